@@ -1,0 +1,46 @@
+"""``python -m device_client device.toml``: parse, then run one device until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from device_client import __version__
+from device_client.camera import CameraError
+from device_client.client import run
+from device_client.settings import DeviceSettings
+from tflite_models.catalog import ModelsError
+from tflite_models.profile import ProfileError
+from wire.errors import WireError
+from wire.settings import load_settings
+
+
+def main() -> int:
+    """Return 0 after a clean stop, 2 when the settings cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device_client",
+        description="Run one splitfleet device: camera, head, and the link to the edge.",
+        epilog="example: python -m device_client /etc/splitfleet/device.toml",
+    )
+    parser.add_argument("settings", type=Path, help="the device's settings file (TOML)")
+    parser.add_argument("--version", action="version", version=__version__)
+    arguments = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = load_settings(DeviceSettings, arguments.settings)
+        logging.basicConfig(level=settings.log_level, format=f"%(asctime)s {settings.name} %(levelname)s %(message)s")
+        run(settings, stop)
+    except (WireError, ModelsError, ProfileError, CameraError) as error:
+        print(f"device_client: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Runs plans on this board: head and codec for the edge, or the whole network here; loads and warms what it needs."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from device_client.camera import Pixels, fit
+from tflite_models.activation import Array, encode_activation, frame_to_input
+from tflite_models.catalog import Catalog, CatalogError, Version
+from tflite_models.runtime import Submodel
+from wire.messages import ScoredLabel
+from wire.plan import INPUT, Plan
+from wire.tensor import EncodedTensor, encode
+
+LOADED_MAX = 4
+"""Submodels kept in memory: the current head and whole network, and those of the plan before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A frame ready to be sent."""
+
+    tensors: tuple[EncodedTensor, ...]
+    head_ms: float
+    encode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A frame computed here; ``best`` for a classifier, ``outputs`` for anything else."""
+
+    best: ScoredLabel | None
+    outputs: tuple[EncodedTensor, ...]
+    ms: float
+
+
+class Engine:
+    """Every submodel of this process. For one thread; ``slowdown`` sleeps to emulate a slower board."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        threads: int = 1,
+        runtime: str | None = None,
+        slowdown: float = 1.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._catalog = catalog
+        self._threads = threads
+        self._runtime = runtime
+        self._slowdown = slowdown
+        self._sleep = sleep
+        self._loaded: OrderedDict[tuple[str, str], Submodel] = OrderedDict()
+
+    def check(self, plan: Plan) -> str | None:
+        """Return why this board cannot follow a plan, or ``None`` when it can."""
+        try:
+            folder = self._catalog.folder(plan.version)
+            folder.version.cut(plan.cut)
+            folder.version.facts(plan.cut, plan.codec)
+            if plan.cut != INPUT and not folder.head(plan.cut).is_file():
+                return f"{folder.head(plan.cut).name} of {plan.version} is not on this board"
+        except CatalogError as error:
+            return str(error)
+        return None
+
+    def prepare(self, plan: Plan) -> None:
+        """Load and run once what a plan and its fallback need, so that no frame pays for it."""
+        if plan.cut != INPUT:
+            self._submodel(plan.version, plan.cut)
+        self._submodel(plan.version, "output")
+
+    def run_head(self, plan: Plan, image: Pixels) -> Encoded:
+        """Run the head of a plan that is not local, and encode what crosses."""
+        version = self._catalog.folder(plan.version).version
+        cut, facts = version.cut(plan.cut), version.facts(plan.cut, plan.codec)
+        began = time.perf_counter()
+        picture = _fitted(version, image)
+        if plan.cut == INPUT:
+            crossing: tuple[Array, ...] = (picture,)
+        else:
+            head = self._submodel(plan.version, plan.cut)
+            crossing = head.run(frame_to_input(version.inputs[0], picture))
+        ran = time.perf_counter()
+        tensors = encode_activation(cut, facts, crossing)
+        done = time.perf_counter()
+        self._slow(done - began)
+        factor = 1000 * self._slowdown
+        return Encoded(tensors, (ran - began) * factor, (done - ran) * factor)
+
+    def run_whole(self, version_name: str, image: Pixels) -> Answer:
+        """Run a whole network here."""
+        version = self._catalog.folder(version_name).version
+        began = time.perf_counter()
+        model = self._submodel(version_name, "output")
+        outputs = model.run(frame_to_input(version.inputs[0], _fitted(version, image)))
+        took = time.perf_counter() - began
+        self._slow(took)
+        best = best_label(version, outputs)
+        rest = () if best else tuple(encode(o, "f32" if o.dtype.kind == "f" else "i8") for o in outputs)
+        return Answer(best, rest, took * 1000 * self._slowdown)
+
+    def _submodel(self, version: str, cut: str) -> Submodel:
+        key = (version, cut)
+        model = self._loaded.get(key)
+        if model is None:
+            model = Submodel(
+                self._catalog.folder(version).head(cut), threads=self._threads, prefer="light", runtime=self._runtime
+            )
+            model.warm_up()
+            self._loaded[key] = model
+            while len(self._loaded) > LOADED_MAX:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(key)
+        return model
+
+    def _slow(self, seconds: float) -> None:
+        if self._slowdown > 1:
+            self._sleep(seconds * (self._slowdown - 1))
+
+
+def best_label(version: Version, outputs: tuple[Array, ...]) -> ScoredLabel | None:
+    """Return the highest score where a version is a classifier (labels, and one output of that many scores)."""
+    if not version.labels or len(outputs) != 1 or outputs[0].size != len(version.labels):
+        return None
+    scores = outputs[0].reshape(-1)
+    best = int(np.argmax(scores))
+    return ScoredLabel(best, float(scores[best]))
+
+
+def _fitted(version: Version, image: Pixels) -> Pixels:
+    shape = version.inputs[0].shape
+    return fit(image, shape[1], shape[2])[np.newaxis]

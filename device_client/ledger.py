@@ -1,0 +1,305 @@
+"""The ledger: every captured frame and how it ended, on disk until the recorder has it.
+
+One SQLite file in WAL mode without syncing: what is written survives the death of the process; a power cut may cost
+the last seconds, which the recorder then sees as a gap in the frame numbers of that session.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from device_client.errors import DeviceError
+from wire.messages import EnergySource, FoldedCount, FrameOutcome, Outcome, Outcomes
+from wire.plan import Plan, parse_plan
+
+log = logging.getLogger(__name__)
+
+BATCH_ROWS = 200
+FOLD_ROWS = 500
+"""How many of the oldest lines are folded at once when the ledger is full."""
+SPOOL_ROWS = 3600
+"""Telemetry messages kept while offline: an hour at one per second; the oldest go first."""
+DIED = "client-died"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions(session INTEGER PRIMARY KEY, captured INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS frames(
+    session INTEGER NOT NULL, frame INTEGER NOT NULL, plan TEXT NOT NULL, captured_ms INTEGER NOT NULL, line TEXT,
+    PRIMARY KEY (session, frame)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folded(
+    session INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, frames INTEGER NOT NULL,
+    recorded INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, outcome, reason)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spool(id INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS memory(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_LINE_FIELDS = tuple(f.name for f in fields(FrameOutcome))
+_OUTCOME = _LINE_FIELDS.index("outcome")
+_PLAN = _LINE_FIELDS.index("plan")
+_SOURCE = _LINE_FIELDS.index("energy_source")
+_REASON = _LINE_FIELDS.index("reason")
+
+
+class LedgerError(DeviceError):
+    """The ledger's file cannot be used."""
+
+
+class Ledger:
+    """Frames of this session and of those before it that nobody has recorded yet. For one thread."""
+
+    def __init__(self, path: Path, max_rows: int) -> None:
+        """Open or make the file (a corrupt one is set aside), begin a session, close what died.
+
+        Raises ``LedgerError`` where the file cannot be written or another client has it.
+        """
+        self._db = _open(path)
+        self._max_rows = max_rows
+        self._outstanding: tuple[Outcomes, list[FoldedCount]] | None = None
+        self._batch = time.time_ns()
+        self.lost_to_spool_bound = 0
+        self._close_dead_frames()
+        last = self._db.execute("SELECT max(session) FROM sessions").fetchone()[0] or 0
+        # The clock keeps sessions rising should the ledger be lost; the ledger does should the clock jump back.
+        self.session = max(last + 1, time.time_ns() // 1_000_000)
+        self._db.execute("INSERT INTO sessions VALUES (?, 0)", (self.session,))
+        self._forget_finished()
+        self._rows = self._db.execute("SELECT count(*) FROM frames").fetchone()[0]
+        self.captured = 0
+        self.counts = dict.fromkeys(Outcome, 0)
+
+    def close(self) -> None:
+        """Close the file; nothing is lost by not calling this."""
+        self._db.close()
+
+    # -- frames ----------------------------------------------------------------------------------------------------
+
+    def open_frame(self, plan: Plan, captured_ms: int) -> int:
+        """Enter a captured frame and return its number in this session."""
+        self.captured += 1
+        self._db.execute(
+            "INSERT INTO frames VALUES (?, ?, ?, ?, NULL)", (self.session, self.captured, str(plan), captured_ms)
+        )
+        self._rows += 1
+        if self._rows > self._max_rows:
+            self._fold()
+        return self.captured
+
+    def close_frame(self, line: FrameOutcome) -> bool:
+        """Enter how a frame ended; returns False, changing nothing, when it already has an outcome."""
+        done = self._db.execute(
+            "UPDATE frames SET line = ? WHERE session = ? AND frame = ? AND line IS NULL",
+            (json.dumps(astuple(line)), self.session, line.frame),
+        )
+        if done.rowcount:
+            self.counts[line.outcome] += 1
+        return bool(done.rowcount)
+
+    @property
+    def unrecorded(self) -> int:
+        """Frame lines on this board that the recorder has not acknowledged."""
+        return int(self._rows)
+
+    # -- to the recorder -------------------------------------------------------------------------------------------
+
+    def batch(self) -> Outcomes | None:
+        """Return the batch to send now: the one not yet acknowledged, or the next; ``None`` when all is recorded."""
+        if self._outstanding is None:
+            self._outstanding = self._next_batch()
+        return self._outstanding[0] if self._outstanding else None
+
+    def recorded(self, session: int, batch: int) -> bool:
+        """Forget what the recorder has stored; returns False for a receipt of something else."""
+        if self._outstanding is None:
+            return False
+        message, folded = self._outstanding
+        if (message.session, message.batch) != (session, batch):
+            return False
+        with _Transaction(self._db):
+            watermark = max((row.frame for row in message.rows), default=0)
+            self._db.execute("UPDATE sessions SET captured = max(captured, ?) WHERE session = ?", (watermark, session))
+            self._db.executemany(
+                "DELETE FROM frames WHERE session = ? AND frame = ?", [(session, row.frame) for row in message.rows]
+            )
+            self._db.executemany(
+                "UPDATE folded SET recorded = ? WHERE session = ? AND outcome = ? AND reason = ?",
+                [(f.frames, session, f.outcome, f.reason) for f in folded],
+            )
+            self._forget_finished()
+        self._rows -= len(message.rows)
+        self._outstanding = None
+        return True
+
+    def _next_batch(self) -> tuple[Outcomes, list[FoldedCount]] | None:
+        found = self._db.execute(
+            "SELECT min(session) FROM (SELECT session FROM frames WHERE line IS NOT NULL"
+            " UNION SELECT session FROM folded WHERE frames > recorded)"
+        ).fetchone()[0]
+        if found is None:
+            return None
+        rows = self._db.execute(
+            "SELECT plan, line FROM frames WHERE session = ? AND line IS NOT NULL ORDER BY frame LIMIT ?",
+            (found, BATCH_ROWS),
+        ).fetchall()
+        plans = {text: index for index, text in enumerate(dict.fromkeys(text for text, _ in rows))}
+        folded = [
+            FoldedCount(Outcome(outcome), reason, frames)
+            for outcome, reason, frames in self._db.execute(
+                "SELECT outcome, reason, frames FROM folded WHERE session = ? AND frames > recorded", (found,)
+            )
+        ]
+        self._batch += 1
+        message = Outcomes(
+            session=found,
+            batch=self._batch,
+            captured=self.captured if found == self.session else self._captured_in(found),
+            plans=tuple(parse_plan(text) for text in plans),
+            rows=tuple(_line(text, plans[plan]) for plan, text in rows),
+            folded=tuple(folded),
+        )
+        return message, folded
+
+    def _captured_in(self, session: int) -> int:
+        row = self._db.execute(
+            "SELECT max(captured, (SELECT coalesce(max(frame), 0) FROM frames WHERE session = ?1))"
+            " FROM sessions WHERE session = ?1",
+            (session,),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _forget_finished(self) -> None:
+        """Drop what is kept of earlier sessions whose every frame is recorded."""
+        finished = (
+            "SELECT session FROM sessions WHERE session < ? AND session NOT IN (SELECT session FROM frames)"
+            " AND session NOT IN (SELECT session FROM folded WHERE frames > recorded)"
+        )
+        self._db.execute(f"DELETE FROM folded WHERE session IN ({finished})", (self.session,))
+        self._db.execute(f"DELETE FROM sessions WHERE session IN ({finished})", (self.session,))
+
+    # -- bounds and crashes ----------------------------------------------------------------------------------------
+
+    def _fold(self) -> None:
+        """Turn the oldest closed lines into counts, keeping the batch under way as it is."""
+        held = {row.frame for row in self._outstanding[0].rows} if self._outstanding else set()
+        oldest = [
+            (session, frame, line)
+            for session, frame, line in self._db.execute(
+                "SELECT session, frame, line FROM frames WHERE line IS NOT NULL ORDER BY session, frame LIMIT ?",
+                (FOLD_ROWS + len(held),),
+            ).fetchall()
+            if frame not in held
+        ]
+        with _Transaction(self._db):
+            for session, frame, line in oldest:
+                values = json.loads(line)
+                self._db.execute(
+                    "INSERT INTO folded(session, outcome, reason, frames) VALUES (?, ?, ?, 1)"
+                    " ON CONFLICT DO UPDATE SET frames = frames + 1",
+                    (session, values[_OUTCOME], values[_REASON]),
+                )
+                self._db.execute("DELETE FROM frames WHERE session = ? AND frame = ?", (session, frame))
+                self._db.execute("UPDATE sessions SET captured = max(captured, ?) WHERE session = ?", (frame, session))
+        self._rows -= len(oldest)
+
+    def _close_dead_frames(self) -> None:
+        dead = self._db.execute("SELECT session, frame, captured_ms FROM frames WHERE line IS NULL").fetchall()
+        for session, frame, captured_ms in dead:
+            line = FrameOutcome(frame, Outcome.DROPPED, 0, captured_ms, 0.0, reason=DIED)
+            self._db.execute(
+                "UPDATE frames SET line = ? WHERE session = ? AND frame = ?",
+                (json.dumps(astuple(line)), session, frame),
+            )
+        if dead:
+            log.warning("%d frames had no outcome when the client last died; they count as dropped", len(dead))
+
+    # -- telemetry kept while offline, and small things to remember ------------------------------------------------
+
+    def spool(self, payload: bytes) -> None:
+        """Keep a telemetry message for later, pushing out the oldest beyond the bound."""
+        self._db.execute("INSERT INTO spool(payload) VALUES (?)", (payload,))
+        gone = self._db.execute("DELETE FROM spool WHERE id <= (SELECT max(id) FROM spool) - ?", (SPOOL_ROWS,)).rowcount
+        self.lost_to_spool_bound += gone
+
+    def unspool(self) -> tuple[int, bytes] | None:
+        """Return the oldest spooled message with the id to drop it by."""
+        row = self._db.execute("SELECT id, payload FROM spool ORDER BY id LIMIT 1").fetchone()
+        return (int(row[0]), bytes(row[1])) if row else None
+
+    def drop_spooled(self, ids: Iterable[int]) -> None:
+        """Forget spooled messages that were sent."""
+        self._db.executemany("DELETE FROM spool WHERE id = ?", [(i,) for i in ids])
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a small value across restarts."""
+        self._db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, value))
+
+    def recall(self, key: str) -> str | None:
+        """Return a remembered value."""
+        row = self._db.execute("SELECT value FROM memory WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+
+class _Transaction:
+    """One transaction on a connection in autocommit mode."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _connect_or_set_aside(path)
+    except (OSError, sqlite3.OperationalError) as error:
+        problem = "another client uses it" if "locked" in str(error) else str(error)
+        raise LedgerError(f"cannot use the ledger {path} ({problem}): check the setting 'state'") from error
+
+
+def _connect_or_set_aside(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.OperationalError:  # not the file's fault: no right to write, or locked
+        raise
+    except sqlite3.DatabaseError as error:
+        aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+        log.error("the ledger %s is corrupt (%s); set aside as %s", path, error, aside.name)
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=1, isolation_level=None, cached_statements=64)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two clients on one ledger would close each other's frames
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("PRAGMA cache_size = -1024")
+        db.executescript(_SCHEMA)
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _line(text: str, plan: int) -> FrameOutcome:
+    values = json.loads(text)
+    values[_PLAN] = plan
+    values[_OUTCOME] = Outcome(values[_OUTCOME])
+    values[_SOURCE] = EnergySource(values[_SOURCE])
+    return FrameOutcome(*values)

@@ -1,0 +1,73 @@
+"""What the device can tell of its link from round trips on its own clock: RTT and uplink rate. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+SMALL_BYTES = 600
+"""Up to here a round trip says more of the RTT than of the rate."""
+WINDOW_MS = 20_000
+RATE_SAMPLES = 5
+MIN_BPS, MAX_BPS = 5e3, 500e6
+PROBE_MS = 25.0
+"""A probe is as large as takes about this long at the rate believed now."""
+PROBE_MIN_BYTES, PROBE_MAX_BYTES = 1024, 64 * 1024
+
+
+class UplinkEstimator:
+    """Feeds on (bytes, round trip) of publications that found the link idle.
+
+    The quickest recent small message is the base; the rate is the ratio of sums of bytes and time beyond the base over
+    the last few large ones, so that slow samples weigh most and noise on fast ones little. The RTT is the base less
+    its own transmission.
+    """
+
+    def __init__(self) -> None:
+        self._small: deque[tuple[float, int, float]] = deque(maxlen=64)
+        self._large: deque[tuple[float, int, float]] = deque(maxlen=RATE_SAMPLES)
+        self._last_large_ms: float | None = None
+
+    def observe(self, now_ms: float, size_bytes: int, round_trip_ms: float) -> None:
+        """Enter one round trip, less the time the other side says it worked."""
+        if round_trip_ms <= 0:
+            return
+        if size_bytes <= SMALL_BYTES:
+            self._small.append((now_ms, size_bytes, round_trip_ms))
+        else:
+            self._large.append((now_ms, size_bytes, round_trip_ms))
+            self._last_large_ms = now_ms
+
+    def rtt_ms(self, now_ms: float) -> float | None:
+        """Round trip of an empty message, or ``None`` while unknown."""
+        base = self._base(now_ms)
+        if base is None:
+            return None
+        size, took = base
+        rate = self.uplink_bps(now_ms)
+        return took if rate is None else max(took - 8000 * size / rate, 0.0)
+
+    def uplink_bps(self, now_ms: float) -> float | None:
+        """Believed uplink rate in bit/s, or ``None`` while unknown."""
+        if not self._large:
+            return None
+        base_size, base_took = self._base(now_ms) or (0, 0.0)
+        total_bytes = sum(size - base_size for _, size, _ in self._large)
+        total_ms = sum(max(took - base_took, 0.0) for _, _, took in self._large)
+        if total_ms <= 0:
+            return MAX_BPS
+        return min(max(8000 * total_bytes / total_ms, MIN_BPS), MAX_BPS)
+
+    def age_ms(self, now_ms: float) -> int | None:
+        """Age of the newest sample behind the rate."""
+        return None if self._last_large_ms is None else int(now_ms - self._last_large_ms)
+
+    def probe_bytes(self, now_ms: float) -> int:
+        """Size of a probe that is worth sending now."""
+        rate = self.uplink_bps(now_ms)
+        if rate is None:
+            return PROBE_MIN_BYTES * 4
+        return int(min(max(rate * PROBE_MS / 8000, PROBE_MIN_BYTES), PROBE_MAX_BYTES))
+
+    def _base(self, now_ms: float) -> tuple[int, float] | None:
+        recent = ((size, took) for at, size, took in self._small if now_ms - at <= WINDOW_MS)
+        return min(recent, key=lambda sample: sample[1], default=None)

@@ -1,0 +1,1 @@
+"""What runs at the edge: the broker's set-up, the worker that computes tails, the recorder that keeps the story."""

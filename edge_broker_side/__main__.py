@@ -1,0 +1,69 @@
+"""Starts one process of the edge: ``python -m edge_broker_side worker|recorder|broker FILE.toml``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from edge_broker_side.errors import EdgeError
+from tflite_models.catalog import ModelsError
+from wire.errors import WireError
+from wire.settings import SettingsError, load_settings
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main() -> int:
+    """Parse, set up logging and signals, run; 2 for bad settings, 1 when the service cannot go on."""
+    parser = argparse.ArgumentParser(prog="python -m edge_broker_side", description=__doc__)
+    parser.add_argument("service", choices=("worker", "recorder", "broker"))
+    parser.add_argument("settings", type=Path, help="TOML file")
+    arguments = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        _run(arguments.service, arguments.settings, stop)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (EdgeError, ModelsError, WireError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(service: str, path: Path, stop: threading.Event) -> None:
+    """Import only the service that runs: a recorder needs no interpreter."""
+    if service == "worker":
+        from edge_broker_side import worker
+
+        settings = load_settings(worker.WorkerSettings, path)
+        _log(settings.log_level)
+        worker.run(settings, stop)
+    elif service == "recorder":
+        from edge_broker_side import recorder
+
+        recorder_settings = load_settings(recorder.RecorderSettings, path)
+        _log(recorder_settings.log_level)
+        recorder.run(recorder_settings, stop)
+    else:
+        from edge_broker_side import broker
+
+        broker_settings = load_settings(broker.BrokerSettings, path)
+        _log(broker_settings.log_level)
+        broker.run(broker_settings, stop)
+
+
+def _log(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise SettingsError(f"log_level = '{level}' is not one of debug, info, warning, error")
+    logging.basicConfig(level=level.upper(), format=FORMAT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

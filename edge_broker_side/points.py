@@ -1,0 +1,258 @@
+"""The schema of everything that is kept: measurements with their tags and fields, as tables and as line protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from wire.errors import PayloadError
+from wire.messages import Decision, Outcomes, Telemetry, WorkerLoad
+from wire.plan import Plan
+
+MAX_TAG = 64
+"""Characters of a tag value; the rest is cut off."""
+
+
+class Kind(StrEnum):
+    """What a column holds. Tags are indexed and must have few values: ids are never tags."""
+
+    TAG = "tag"
+    INT = "int"
+    FLOAT = "float"
+    TEXT = "text"
+    BOOL = "bool"
+    COUNTS = "counts"
+    """Whole numbers by name; each is a field of its own in line protocol."""
+    NUMBERS = "numbers"
+    """Floats by name, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One tag or field."""
+
+    name: str
+    kind: Kind
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One kind of point. Two points that agree in every ``unique`` column are the same point, told twice."""
+
+    name: str
+    columns: tuple[Column, ...]
+    unique: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing that happened; ``at_ms`` is the sender's wall clock in Unix milliseconds."""
+
+    measurement: Measurement
+    at_ms: int
+    values: Mapping[str, Any]
+
+
+def _columns(kind: Kind, **meanings: str) -> tuple[Column, ...]:
+    return tuple(Column(name, kind, meaning) for name, meaning in meanings.items())
+
+
+_DEVICE = _columns(Kind.TAG, site="group of devices that share an edge", device="name of the device")
+_PLAN = _columns(Kind.TAG, version="of the plan", cut="of the plan", codec="of the plan")
+_ENERGY = _columns(Kind.TAG, energy_source="measured or modelled")
+_SESSION = _columns(Kind.INT, session="start of the sender, rising")
+
+INFERENCE = Measurement(
+    "inference",
+    (
+        *_DEVICE,
+        *_PLAN,
+        *_columns(Kind.TAG, outcome="edge, device, fallback or dropped"),
+        *_ENERGY,
+        *_SESSION,
+        *_columns(Kind.INT, frame="number of the frame in its session"),
+        *_columns(
+            Kind.FLOAT,
+            latency_ms="capture to answer",
+            head_ms="time of the head",
+            encode_ms="time of the codec",
+            network_ms="sent to answered, less wait and tail",
+            wait_ms="arrival at the worker to start of the tail",
+            tail_ms="time of the batch's tail",
+            energy_mj="energy of the device for this frame",
+            score="of the answer",
+        ),
+        *_columns(
+            Kind.INT,
+            batch="frames in the batch",
+            sent_bytes="encoded activation",
+            label="the answer",
+            truth="the right answer, where known",
+        ),
+        *_columns(Kind.TEXT, reason="why it was dropped or fell back"),
+    ),
+    ("site", "device", "session", "frame"),
+)
+TELEMETRY = Measurement(
+    "telemetry",
+    (
+        *_DEVICE,
+        *_PLAN,
+        *_ENERGY,
+        *_SESSION,
+        *_columns(
+            Kind.INT,
+            seq="number of the telemetry in its session",
+            decision_rev="decision that is followed",
+            in_flight="frames at the edge",
+            queued="frames waiting on the device",
+            estimate_age_ms="since the link was last measured",
+        ),
+        *_columns(
+            Kind.FLOAT,
+            fps="frames captured per second",
+            head_ms="mean time of the head",
+            head_ms_per_plan_ms="measured over profiled time of the head",
+            rtt_ms="round trip of the link",
+            uplink_bps="rate of the uplink",
+            cpu_share="of all cores, 0 to 1",
+            memory_mb="resident memory of the client",
+            temperature_c="of the board",
+            battery_share="0 to 1",
+            power_mw="drawn by the board",
+        ),
+        *_columns(Kind.BOOL, replayed="kept while offline and sent later"),
+        *_columns(Kind.COUNTS, counters="dropped, refused, retried, late, by name"),
+    ),
+    ("site", "device", "session", "seq"),
+)
+DECISION = Measurement(
+    "decision",
+    (
+        *_DEVICE,
+        *_PLAN,
+        *_columns(Kind.TAG, policy="who decided"),
+        *_columns(Kind.INT, rev="number of the decision, rising", sent_ms="Unix milliseconds of the policy"),
+        *_columns(Kind.FLOAT, deadline_ms="for every frame"),
+        *_columns(Kind.TEXT, reason="why this plan"),
+    ),
+    ("site", "device", "rev", "sent_ms"),
+)
+WORKER = Measurement(
+    "worker",
+    (
+        *_columns(Kind.TAG, site="group of devices that share an edge", worker="name of the worker"),
+        *_SESSION,
+        *_columns(
+            Kind.INT,
+            sent_ms="Unix milliseconds of the worker",
+            queued="activations waiting",
+            arrived="in this period",
+            served="in this period",
+            busy="refused with a full queue in this period",
+        ),
+        *_columns(
+            Kind.FLOAT,
+            period_ms="length of the period",
+            utilisation="busy over available interpreter time",
+            batch_mean="frames per batch",
+            wait_ms_mean="arrival to start of the tail",
+        ),
+        *_columns(Kind.NUMBERS, service_ms="mean time per frame by version/cut"),
+        *_columns(Kind.COUNTS, counters="totals since the worker began, by name"),
+    ),
+    ("site", "worker", "session", "sent_ms"),
+)
+MEASUREMENTS = (INFERENCE, TELEMETRY, DECISION, WORKER)
+
+
+def inference_points(site: str, device: str, message: Outcomes) -> Iterator[Point]:
+    """Yield one point per frame; raises ``PayloadError`` for a frame whose plan is not in the message."""
+    for row in message.rows:
+        if not 0 <= row.plan < len(message.plans):
+            raise PayloadError("outcomes", f"frame {row.frame} has plan {row.plan} of {len(message.plans)}")
+        values = {name: getattr(row, name, None) for name in _names(INFERENCE)}
+        values |= _plan(message.plans[row.plan])
+        values |= {"site": site, "device": device, "session": message.session}
+        yield Point(INFERENCE, row.captured_ms, values)
+
+
+def telemetry_point(site: str, device: str, message: Telemetry) -> Point:
+    """Return the point of one telemetry message."""
+    values = {name: getattr(message, name, None) for name in _names(TELEMETRY)}
+    values |= {"site": site, "device": device, **_plan(message.plan)}
+    return Point(TELEMETRY, message.at_ms, values)
+
+
+def decision_point(site: str, device: str, message: Decision) -> Point:
+    """Return the point of one decision."""
+    values = {name: getattr(message, name, None) for name in _names(DECISION)}
+    values |= {"site": site, "device": device, "sent_ms": message.at_ms, **_plan(message.plan)}
+    return Point(DECISION, message.at_ms, values)
+
+
+def worker_point(site: str, worker: str, message: WorkerLoad) -> Point:
+    """Return the point of one worker's load."""
+    values = {name: getattr(message, name, None) for name in _names(WORKER)}
+    values |= {"site": site, "worker": worker, "sent_ms": message.at_ms}
+    return Point(WORKER, message.at_ms, values)
+
+
+def to_cell(column: Column, value: Any) -> Any:
+    """Return a value as SQLite keeps it."""
+    if value is None:
+        return None
+    if column.kind in (Kind.COUNTS, Kind.NUMBERS):
+        return json.dumps(dict(value), sort_keys=True)
+    return str(value) if column.kind in (Kind.TAG, Kind.TEXT) else value
+
+
+def to_line(measurement: Measurement, number: int, at_ms: int, cells: Sequence[Any]) -> str:
+    """Return a row as line protocol.
+
+    ``number`` (of the row in the store) makes the nanosecond stamp unique, since points of one series with the same
+    stamp overwrite each other; the same row always gives the same line, so it may be written twice.
+    """
+    tags, values = [], []
+    for column, cell in zip(measurement.columns, cells, strict=True):
+        if cell is None:
+            continue
+        if column.kind is Kind.TAG:
+            if text := _tag(str(cell)):
+                tags.append(f"{column.name}={text}")
+        elif column.kind in (Kind.COUNTS, Kind.NUMBERS):
+            suffix = "i" if column.kind is Kind.COUNTS else ""
+            values += [f"{_tag(f'{column.name}_{name}')}={n}{suffix}" for name, n in json.loads(cell).items()]
+        else:
+            values.append(f"{column.name}={_field(column.kind, cell)}")
+    stamp_ns = at_ms * 1_000_000 + number % 1_000_000
+    return f"{','.join([measurement.name, *tags])} {','.join(values)} {stamp_ns}"
+
+
+def _names(measurement: Measurement) -> tuple[str, ...]:
+    return tuple(column.name for column in measurement.columns)
+
+
+def _plan(plan: Plan) -> dict[str, str]:
+    return {"version": plan.version, "cut": plan.cut, "codec": plan.codec}
+
+
+def _field(kind: Kind, cell: Any) -> str:
+    if kind is Kind.INT:
+        return f"{int(cell)}i"
+    if kind is Kind.FLOAT:
+        return repr(float(cell))
+    if kind is Kind.BOOL:
+        return "true" if cell else "false"
+    text = str(cell).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
+    return f'"{text}"'
+
+
+def _tag(text: str) -> str:
+    """Escape a tag; control characters and backslashes, which no reader agrees upon, become ``_``."""
+    clean = "".join("_" if character == "\\" or not character.isprintable() else character for character in text)
+    return clean[:MAX_TAG].replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")

@@ -1,0 +1,1 @@
+"""Decides which plan each device follows: cost model, baselines, and the decision service."""

@@ -1,0 +1,36 @@
+"""``python -m policy FILE.toml``: one decision service."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from policy.errors import PolicyError
+from policy.service import PolicySettings, run
+from wire.errors import WireError
+from wire.settings import load_settings
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, serve until SIGTERM or SIGINT, return the exit code: 2 for settings that cannot be used."""
+    if len(arguments) != 1:
+        print("usage: python -m policy FILE.toml", file=sys.stderr)
+        return 2
+    try:
+        settings = load_settings(PolicySettings, Path(arguments[0]))
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        run(settings, stop)
+    except (PolicyError, WireError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,282 @@
+"""What is known of every device and worker of a site, from their messages, and how old it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from policy.calibration import EdgeCalibration, expected_ms_per_frame
+from policy.costs import CostModel
+from policy.interface import DeviceObservation, EdgeObservation, FleetObservation, Weights
+from policy.rules import SiteRules
+from tflite_models.profile import DeviceProfile
+from wire.plan import Plan
+
+MAX_DEVICES = 10_000
+MAX_WORKERS = 1_000
+FPS_SMOOTHING = 0.3
+PLAUSIBLE_UPLINK_BPS = (1e3, 1e11)
+PLAUSIBLE_RTT_MS = (0.0, 60_000.0)
+PLAUSIBLE_CALIBRATION = (0.05, 50.0)
+
+ProfileOf = Callable[[str, float], DeviceProfile | None]
+"""Gives the profile of a device class at a slowdown, or ``None``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a device says it can do."""
+
+    session: int
+    device_class: str
+    slowdown: float
+    versions: Mapping[str, str]
+    """Name to sha256."""
+    codecs: frozenset[str]
+    fps: float
+    deadline_ms: float
+    may_ship_input: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """What a device measured of itself; ``None`` means not known."""
+
+    session: int
+    plan: Plan
+    decision_rev: int
+    fps: float
+    calibration: float | None = None
+    rtt_ms: float | None = None
+    uplink_bps: float | None = None
+    battery_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """How busy a worker was over a period."""
+
+    session: int
+    period_ms: float
+    queued: int
+    served: int
+    utilisation: float
+    batch_mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When what is known is too old, and what to assume where nothing is."""
+
+    telemetry_stale_s: float = 5.0
+    worker_load_stale_s: float = 5.0
+    assumed_uplink_bps: float = 1e6
+    assumed_rtt_ms: float = 50.0
+
+
+@dataclass(slots=True)
+class _Device:
+    session: int = -1
+    ready: bool = False
+    facts: DeviceFacts | None = None
+    profile: DeviceProfile | None = None
+    versions: frozenset[str] = frozenset()
+    report: DeviceReport | None = None
+    heard_s: float | None = None
+    fps: float | None = None
+    uplink_bps: float | None = None
+    rtt_ms: float | None = None
+    calibration: float = 1.0
+    battery_share: float | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    session: int = -1
+    ready: bool = False
+    threads: int = 0
+    versions: frozenset[str] = frozenset()
+    load: WorkerReport | None = None
+    heard_s: float = 0.0
+
+
+@dataclass
+class Fleet:
+    """The registry of one site. Methods named for a message take it in; ``observe`` gives the whole picture."""
+
+    model: CostModel
+    sha256: Mapping[str, str]
+    """Of every version of the catalog."""
+    profile_of: ProfileOf
+    rules: SiteRules
+    limits: Limits = field(default_factory=Limits)
+    counters: Counter[str] = field(default_factory=Counter)
+    calibration: EdgeCalibration = field(default_factory=EdgeCalibration)
+    _devices: dict[str, _Device] = field(default_factory=dict)
+    _workers: dict[str, _Worker] = field(default_factory=dict)
+
+    def device_state(self, name: str, session: int, *, ready: bool) -> None:
+        """Take in a birth or last will; one of an older session is ignored."""
+        device = self._device(name)
+        if device is not None and self._in_session(device, session):
+            device.ready = ready
+
+    def device_facts(self, name: str, facts: DeviceFacts) -> None:
+        """Take in capabilities."""
+        device = self._device(name)
+        if device is None or not self._in_session(device, facts.session):
+            return
+        device.facts = facts
+        device.profile = self.profile_of(facts.device_class, facts.slowdown)
+        if device.profile is None:
+            self.counters["class_without_profile"] += 1
+        device.versions = self._genuine(facts.versions)
+
+    def device_report(self, name: str, report: DeviceReport, now_s: float) -> None:
+        """Take in fresh telemetry (never replayed one). Figures that cannot be are ignored and counted."""
+        device = self._device(name)
+        if device is None or not self._in_session(device, report.session):
+            return
+        device.report, device.heard_s = report, now_s
+        if 0 <= report.fps <= 1000:
+            old = report.fps if device.fps is None else device.fps
+            device.fps = old + FPS_SMOOTHING * (report.fps - old)
+        else:
+            self.counters["implausible_fps"] += 1
+        device.uplink_bps = self._plausible("uplink", report.uplink_bps, PLAUSIBLE_UPLINK_BPS, device.uplink_bps)
+        device.rtt_ms = self._plausible("rtt", report.rtt_ms, PLAUSIBLE_RTT_MS, device.rtt_ms)
+        device.battery_share = self._plausible("battery", report.battery_share, (0.0, 1.0), device.battery_share)
+        factor = self._plausible("calibration", report.calibration, PLAUSIBLE_CALIBRATION, device.calibration)
+        device.calibration = 1.0 if factor is None else factor
+
+    def worker_state(self, name: str, session: int, threads: int, versions: Mapping[str, str], *, ready: bool) -> None:
+        """Take in a worker's birth or last will; one of an older session is ignored."""
+        worker = self._worker(name)
+        if worker is None or session < worker.session:
+            return
+        if session > worker.session:
+            worker.session, worker.load = session, None
+        worker.ready = ready and threads > 0
+        if worker.ready:
+            worker.threads, worker.versions = min(threads, 1024), self._genuine(versions)
+
+    def worker_load(self, name: str, load: WorkerReport, now_s: float, *, steady: bool) -> None:
+        """Take in a worker's load; with ``steady`` (no plan changed lately) it also calibrates the edge."""
+        worker = self._worker(name)
+        if worker is None or load.session != worker.session or not worker.ready:
+            return
+        if not (0 <= load.utilisation <= 1.5 and load.period_ms > 0 and load.queued >= 0 and load.served >= 0):
+            self.counters["implausible_worker_load"] += 1
+            return
+        worker.load, worker.heard_s = load, now_s
+        if steady:
+            busy_ms = load.utilisation * load.period_ms * worker.threads
+            expected = expected_ms_per_frame(self.model.edge, self._running(), load.batch_mean)
+            self.calibration.update(busy_ms, load.served, expected)
+
+    def observe(self, now_s: float, current: Mapping[str, Plan]) -> FleetObservation:
+        """Return the site as it is known now. ``current`` holds the plans decided so far.
+
+        Devices that are ready and have said what they can do are in it; one whose telemetry is stale holds its plan.
+        """
+        devices = tuple(
+            self._observe(name, device, device.facts, current.get(name), now_s)
+            for name, device in sorted(self._devices.items())
+            if device.ready and device.facts is not None and device.versions
+        )
+        return FleetObservation(devices, self._edge(now_s))
+
+    def _observe(
+        self, name: str, device: _Device, facts: DeviceFacts, current: Plan | None, now_s: float
+    ) -> DeviceObservation:
+        rules = self.rules.of(name)
+        age_s = None if device.heard_s is None else max(0.0, now_s - device.heard_s)
+        allowed = True if rules.may_ship_input is None else rules.may_ship_input
+        uplink, rtt = device.uplink_bps, device.rtt_ms
+        fps = max(facts.fps, 0.0)
+        if fps > 0 and device.fps is not None:
+            fps = min(fps, max(device.fps, 0.01))
+        return DeviceObservation(
+            name=name,
+            profile=device.profile,
+            versions=device.versions,
+            codecs=facts.codecs,
+            weights=rules.weights or Weights(),
+            deadline_ms=rules.deadline_ms or (facts.deadline_ms if facts.deadline_ms > 0 else 1000.0),
+            fps=fps,
+            uplink_bps=self.limits.assumed_uplink_bps if uplink is None else uplink,
+            rtt_ms=self.limits.assumed_rtt_ms if rtt is None else rtt,
+            uplink_known=uplink is not None,
+            calibration=device.calibration,
+            telemetry_age_ms=None if age_s is None else age_s * 1000,
+            battery_share=device.battery_share,
+            battery_floor=rules.battery_floor or 0.0,
+            may_ship_input=facts.may_ship_input and allowed,
+            current=current,
+            hold=current is not None and (age_s is None or age_s > self.limits.telemetry_stale_s),
+        )
+
+    def _edge(self, now_s: float) -> EdgeObservation:
+        ready = [w for w in self._workers.values() if w.ready]
+        threads = sum(w.threads for w in ready)
+        versions = frozenset.intersection(*(w.versions for w in ready)) if ready else frozenset()
+        fresh = [(w, w.load) for w in ready if w.load and now_s - w.heard_s <= self.limits.worker_load_stale_s]
+        heard = sum(w.threads for w, _ in fresh)
+        busy = sum(w.threads * load.utilisation for w, load in fresh)
+        backlog = sum(
+            load.queued * load.utilisation * load.period_ms * w.threads / load.served
+            for w, load in fresh
+            if load.served > 0
+        )
+        return EdgeObservation(
+            workers=len(ready),
+            threads=threads,
+            versions=versions,
+            utilisation=busy / heard if heard else None,
+            calibration=self.calibration.factor,
+            backlog_ms=backlog / threads if threads else 0.0,
+        )
+
+    def _running(self) -> list[tuple[int, float]]:
+        index = self.model.table.index
+        reports = [d.report for d in self._devices.values() if d.ready and d.report]
+        return [(index[r.plan], max(r.fps, 0.0)) for r in reports if r.plan in index]
+
+    def _genuine(self, versions: Mapping[str, str]) -> frozenset[str]:
+        """Keep the versions that are the catalog's very files; a head must not meet the tail of another."""
+        known = {name for name, sha in versions.items() if self.sha256.get(name) == sha}
+        self.counters["versions_not_in_catalog"] += len(versions) - len(known)
+        return frozenset(known)
+
+    def _plausible(
+        self, what: str, value: float | None, bounds: tuple[float, float], old: float | None
+    ) -> float | None:
+        if value is None:
+            return old
+        if bounds[0] <= value <= bounds[1]:
+            return value
+        self.counters[f"implausible_{what}"] += 1
+        return old
+
+    def _in_session(self, device: _Device, session: int) -> bool:
+        """Whether a message belongs to the newest session; a newer one keeps measured figures only."""
+        if session < device.session:
+            self.counters["older_session"] += 1
+            return False
+        if session > device.session:
+            device.session, device.ready = session, False
+            device.facts, device.report, device.heard_s = None, None, None
+        return True
+
+    def _device(self, name: str) -> _Device | None:
+        if name not in self._devices and len(self._devices) >= MAX_DEVICES:
+            self.counters["too_many_devices"] += 1
+            return None
+        return self._devices.setdefault(name, _Device())
+
+    def _worker(self, name: str) -> _Worker | None:
+        if name not in self._workers and len(self._workers) >= MAX_WORKERS:
+            self.counters["too_many_workers"] += 1
+            return None
+        return self._workers.setdefault(name, _Worker())

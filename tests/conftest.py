@@ -1,0 +1,43 @@
+"""Fixtures that more than one package's tests use."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from edge_broker_side.broker import Broker
+from tests.brokers import KINDS, launch
+
+# A busy machine must not turn a property test into a timing test.
+settings.register_profile("splitfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("splitfleet")
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One mosquitto for all tests; keep apart by ``site``."""
+    with launch("mosquitto", tmp_path_factory.mktemp("mosquitto")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def rumqttd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One embedded broker for all tests; keep apart by ``site``."""
+    with launch("rumqttd", tmp_path_factory.mktemp("rumqttd")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def any_broker(request: pytest.FixtureRequest) -> Broker:
+    """Runs the test against each kind of broker."""
+    broker: Broker = request.getfixturevalue(request.param)
+    return broker
+
+
+@pytest.fixture
+def site() -> str:
+    """A site of the test's own, so that tests can share a broker."""
+    return f"test-{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,1 @@
+"""Tests of the contract: messages, topics, settings, queues and the MQTT link."""

@@ -1,0 +1,145 @@
+"""One message of every channel, each field set; tests/wire/golden holds the bytes an older release wrote of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wire.messages import (
+    Activation,
+    CachedVersion,
+    Capabilities,
+    Decision,
+    DeviceState,
+    EnergySource,
+    FoldedCount,
+    FrameOutcome,
+    Outcome,
+    Outcomes,
+    Probe,
+    Recorded,
+    Result,
+    ScoredLabel,
+    State,
+    Status,
+    Telemetry,
+    WorkerLoad,
+    WorkerState,
+)
+from wire.plan import INPUT, NO_CODEC, OUTPUT, Plan
+from wire.tensor import EncodedTensor
+
+AT_MS = 1_790_000_000_000
+SPLIT = Plan("resnet-light", "block2", "q8")
+LOCAL = Plan("resnet-light", OUTPUT, NO_CODEC)
+SHIPPED = Plan("resnet-heavy", INPUT, "webp50")
+TENSOR = EncodedTensor("q8", (1, 7, 7, 32), "float32", -0.5, 6.25, b"\x01\x02\x03\xff")
+
+EXAMPLES: dict[str, Any] = {
+    "state": State(DeviceState.READY, 41, "boot", AT_MS),
+    "capabilities": Capabilities(
+        session=41,
+        client_version="0.1.0",
+        board="Raspberry Pi 4 Model B",
+        device_class="pi4",
+        runtime="tflite-runtime 2.14.0",
+        cores=4,
+        memory_mb=3792,
+        versions=(CachedVersion("resnet-light", "ab" * 32), CachedVersion("resnet-heavy", "cd" * 32)),
+        codecs=("q8", "webp50"),
+        energy_source=EnergySource.MEASURED,
+        fps=12.5,
+        deadline_ms=250.0,
+        may_ship_input=False,
+        slowdown=1.5,
+        tags=("hall-3", "belt"),
+    ),
+    "telemetry": Telemetry(
+        session=41,
+        seq=7,
+        at_ms=AT_MS,
+        plan=SPLIT,
+        decision_rev=3,
+        fps=9.75,
+        in_flight=2,
+        queued=1,
+        head_ms=12.5,
+        head_ms_per_plan_ms=1.25,
+        rtt_ms=18.5,
+        uplink_bps=5_850_000.0,
+        estimate_age_ms=400,
+        cpu_share=0.5,
+        memory_mb=61.5,
+        temperature_c=48.25,
+        battery_share=0.75,
+        power_mw=2750.0,
+        energy_source=EnergySource.MEASURED,
+        counters={"not_sent_evicted": 4, "decode_errors": 1},
+        replayed=True,
+    ),
+    "activation": Activation(41, 1001, SPLIT, (TENSOR, TENSOR), 187.5, 123_456_789_012),
+    "result": Result(
+        session=41,
+        frame=1001,
+        plan=SPLIT,
+        status=Status.OK,
+        outcome=Outcome.EDGE,
+        computed_by="worker-1",
+        best=ScoredLabel(3, 0.875),
+        outputs=(TENSOR,),
+        stamp_ns=123_456_789_012,
+        wait_ms=1.5,
+        tail_ms=4.25,
+        batch=8,
+        reason="none",
+    ),
+    "outcomes": Outcomes(
+        session=41,
+        batch=17,
+        captured=1003,
+        plans=(SPLIT, LOCAL, SHIPPED),
+        rows=(
+            FrameOutcome(
+                frame=1001,
+                outcome=Outcome.EDGE,
+                plan=0,
+                captured_ms=AT_MS,
+                latency_ms=62.5,
+                head_ms=12.5,
+                encode_ms=0.5,
+                network_ms=43.75,
+                wait_ms=1.5,
+                tail_ms=4.25,
+                batch=8,
+                sent_bytes=1711,
+                energy_mj=35.5,
+                energy_source=EnergySource.MEASURED,
+                label=3,
+                score=0.875,
+                truth=3,
+                reason="",
+            ),
+            FrameOutcome(1002, Outcome.DROPPED, 2, AT_MS + 100, 0.25, reason="queue-full"),
+        ),
+        folded=(FoldedCount(Outcome.DEVICE, "", 250),),
+    ),
+    "recorded": Recorded(41, 17),
+    "decision": Decision(4, SHIPPED, 250.0, "sequential", "the link recovered", AT_MS),
+    "worker-state": WorkerState(
+        DeviceState.READY, 12, "ai-edge-litert 2.3.0", 2, (CachedVersion("resnet-heavy", "cd" * 32),), "boot", AT_MS
+    ),
+    "worker-load": WorkerLoad(
+        session=12,
+        at_ms=AT_MS,
+        period_ms=1000.0,
+        queued=3,
+        arrived=40,
+        served=38,
+        busy=1,
+        utilisation=0.625,
+        batch_mean=2.5,
+        wait_ms_mean=1.75,
+        service_ms={"resnet-light/block2": 1.25, "resnet-heavy/input": 9.5},
+        counters={"bad_payload": 2},
+    ),
+    "probe": Probe(b"\x00" * 16),
+}

@@ -1,0 +1,50 @@
+"""How every subcommand prints: one table, one JSON form, one line for what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console() -> Console:
+    """Return a console on today's stdout; made anew so that tests and pipes see their own stream."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under ``columns``; numbers are right-aligned, ``None`` is shown as a dash."""
+    lines = [tuple(row) for row in rows]
+    table = Table(title=title or None, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = any(isinstance(line[index], int | float) for line in lines)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(_cell(value)) for value in line))
+    console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document, as every ``--json`` does."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def print_error(message: str) -> None:
+    """Say on stderr, in one line, what went wrong."""
+    sys.stderr.write(f"splitfleet: {' '.join(message.split())}\n")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

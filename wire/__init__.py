@@ -1,0 +1,1 @@
+"""The contract between devices and the edge: topics, messages, codecs and the MQTT link."""

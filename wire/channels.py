@@ -1,0 +1,152 @@
+"""The channel table: what is sent, by whom, to whom and how; topics, ACL, documents and tests follow from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wire import messages as m
+from wire.errors import TopicError
+
+ROOT = "splitfleet/v1"
+NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
+KIB = 1024
+
+
+class Role(StrEnum):
+    """Who takes part; a broker account belongs to one role."""
+
+    DEVICE = "device"
+    WORKER = "worker"
+    RECORDER = "recorder"
+    POLICY = "policy"
+    SUBSCRIBER = "subscriber"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One row of the table. ``<name>`` in its topic is the device, or the worker for ``worker-*``."""
+
+    name: str
+    message: type
+    writers: frozenset[Role]
+    readers: frozenset[Role]
+    retained: bool
+    qos: int
+    max_bytes: int
+    purpose: str
+
+
+def _row(
+    name: str,
+    message: type,
+    writers: Iterable[Role],
+    readers: Iterable[Role],
+    *,
+    retained: bool,
+    qos: int,
+    max_bytes: int,
+    purpose: str,
+) -> Channel:
+    return Channel(name, message, frozenset(writers), frozenset(readers), retained, qos, max_bytes, purpose)
+
+
+_R = Role
+STATE = _row(
+    "state", m.State, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=4 * KIB, purpose="birth, changes and last will of a device",
+)  # fmt: skip
+CAPABILITIES = _row(
+    "capabilities", m.Capabilities, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=64 * KIB, purpose="runtime, cached versions, codecs, meters of a device",
+)  # fmt: skip
+TELEMETRY = _row(
+    "telemetry", m.Telemetry, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=False, qos=1, max_bytes=16 * KIB, purpose="what a device measures of itself, each period",
+)  # fmt: skip
+ACTIVATION = _row(
+    "activation", m.Activation, [_R.DEVICE], [_R.WORKER],
+    retained=False, qos=0, max_bytes=4096 * KIB, purpose="tensors at the cut of one frame; expires with its deadline",
+)  # fmt: skip
+RESULT = _row(
+    "result", m.Result, [_R.DEVICE, _R.WORKER], [_R.DEVICE, _R.SUBSCRIBER],
+    retained=False, qos=1, max_bytes=1024 * KIB, purpose="the answer for one frame and where it was computed",
+)  # fmt: skip
+OUTCOMES = _row(
+    "outcomes", m.Outcomes, [_R.DEVICE], [_R.RECORDER, _R.SUBSCRIBER],
+    retained=False, qos=1, max_bytes=256 * KIB, purpose="the ledger: how each frame ended, repeated until recorded",
+)  # fmt: skip
+RECORDED = _row(
+    "recorded", m.Recorded, [_R.RECORDER], [_R.DEVICE],
+    retained=False, qos=1, max_bytes=1 * KIB, purpose="the recorder's receipt for one batch of outcomes",
+)  # fmt: skip
+DECISION = _row(
+    "decision", m.Decision, [_R.POLICY], [_R.DEVICE, _R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=8 * KIB, purpose="the plan a device is to follow, with rising rev",
+)  # fmt: skip
+WORKER_STATE = _row(
+    "worker-state", m.WorkerState, [_R.WORKER], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=64 * KIB, purpose="birth, draining and last will of a worker",
+)  # fmt: skip
+WORKER_LOAD = _row(
+    "worker-load", m.WorkerLoad, [_R.WORKER], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    retained=False, qos=0, max_bytes=64 * KIB, purpose="queue, service time and utilisation of a worker",
+)  # fmt: skip
+PROBE = _row(
+    "probe", m.Probe, [_R.DEVICE], [],
+    retained=False, qos=1, max_bytes=256 * KIB, purpose="padding whose acknowledgement times an idle uplink",
+)  # fmt: skip
+
+CHANNELS: Mapping[str, Channel] = {
+    channel.name: channel
+    for channel in (
+        STATE, CAPABILITIES, TELEMETRY, ACTIVATION, RESULT, OUTCOMES, RECORDED, DECISION,
+        WORKER_STATE, WORKER_LOAD, PROBE,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed topic."""
+
+    site: str
+    name: str
+    channel: Channel
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name``; raises ``TopicError`` unless it is 1 to 64 of a-z, 0-9 and '-'."""
+    if not NAME.match(name):
+        raise TopicError(f"{what} '{name}' is not a valid name: use 1 to 64 characters of a-z, 0-9 and '-'")
+    return name
+
+
+def topic(site: str, name: str, channel: Channel) -> str:
+    """Return the topic of a channel of one device or worker."""
+    return f"{ROOT}/{check_name(site, 'site')}/{check_name(name, 'name')}/{channel.name}"
+
+
+def topic_filter(site: str, channel: Channel, name: str = "+") -> str:
+    """Return the subscription for a channel of one device, or of all."""
+    if name != "+":
+        check_name(name, "name")
+    return f"{ROOT}/{check_name(site, 'site')}/{name}/{channel.name}"
+
+
+def shared_filter(group: str, bare: str) -> str:
+    """Return the MQTT 5 shared subscription of a filter."""
+    return f"$share/{check_name(group, 'group')}/{bare}"
+
+
+def parse_topic(text: str) -> Address:
+    """Return what a topic addresses; raises ``TopicError`` for a foreign one."""
+    parts = text.split("/")
+    if len(parts) != 5 or "/".join(parts[:2]) != ROOT:
+        raise TopicError(f"'{text[:120]}' is not a {ROOT} topic")
+    channel = CHANNELS.get(parts[4])
+    if channel is None:
+        raise TopicError(f"unknown channel '{parts[4][:64]}'")
+    return Address(check_name(parts[2], "site"), check_name(parts[3], "name"), channel)
