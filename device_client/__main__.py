@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 from device_client import __version__
-from device_client.camera import CameraError
 from device_client.client import run
+from device_client.errors import DeviceError
 from device_client.settings import DeviceSettings
 from tflite_models.catalog import ModelsError
 from tflite_models.profile import ProfileError
@@ -36,7 +36,7 @@ def main() -> int:
         settings = load_settings(DeviceSettings, arguments.settings)
         logging.basicConfig(level=settings.log_level, format=f"%(asctime)s {settings.name} %(levelname)s %(message)s")
         run(settings, stop)
-    except (WireError, ModelsError, ProfileError, CameraError) as error:
+    except (WireError, ModelsError, ProfileError, DeviceError) as error:
         print(f"device_client: {error}", file=sys.stderr)
         return 2
     return 0

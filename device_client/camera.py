@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_client.errors import DeviceError
 from device_client.settings import CameraSettings
 
 log = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ FOLDER_POLL_S = 0.2
 REOPEN_S = 2.0
 
 
-class CameraError(Exception):
+class CameraError(DeviceError):
     """A camera cannot be opened or read; the message says what to check."""
 
 
@@ -39,67 +42,87 @@ class Captured:
 
 
 class Camera(Protocol):
-    """Yields (picture, true label or None), or ``None`` when there is nothing right now; ends when there is no more."""
+    """Yields (picture, true label or None), or ``None`` when there is nothing right now; ends when there is no more.
+
+    ``frames`` may be called again after it failed, and goes on where it was.
+    """
+
+    unreadable: int
+    """Pictures passed over because they could not be decoded."""
 
     def frames(self) -> Iterator[tuple[Pixels, int | None] | None]:
         """Begin taking pictures."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PackCamera:
-    """Plays a labelled pack over and over."""
+    """Plays a labelled pack over and over, from its frame number ``position``."""
 
     images: Pixels
     labels: NDArray[np.integer[Any]]
-    start: int
+    position: int
+    unreadable: int = 0
 
     def frames(self) -> Iterator[tuple[Pixels, int | None] | None]:
-        """Yield the pack's frames for ever, from ``start``."""
-        position = self.start
+        """Yield the pack's frames for ever."""
         while True:
-            index = position % len(self.images)
+            index = self.position % len(self.images)
+            self.position += 1
             yield self.images[index], int(self.labels[index])
-            position += 1
 
 
-@dataclass(frozen=True, slots=True)
+Stamp = tuple[int, int]
+"""Time of last change and size of a file: what tells a new picture under an old name."""
+
+
+@dataclass(slots=True)
 class FolderCamera:
     """Takes the pictures of a folder, oldest first, then those that arrive."""
 
     path: Path
+    unreadable: int = 0
+    _seen: dict[str, Stamp] = field(default_factory=dict)
 
     def frames(self) -> Iterator[tuple[Pixels, int | None] | None]:
-        """Yield each readable picture once; an unreadable one is logged and passed over."""
-        seen: set[str] = set()
+        """Yield each readable picture once; one that cannot be read is tried again when it has changed."""
         while True:
-            fresh = sorted(
-                (entry for entry in self._entries() if entry.name not in seen),
-                key=lambda p: (p.stat().st_mtime_ns, p.name),
-            )
-            for entry in fresh:
-                seen.add(entry.name)
+            found = self._entries()
+            self._seen = {name: stamp for name, stamp in self._seen.items() if name in found}
+            fresh = sorted((stamp, name) for name, stamp in found.items() if self._seen.get(name) != stamp)
+            for stamp, name in fresh:
+                self._seen[name] = stamp
                 try:
-                    yield read_picture(entry), None
+                    picture = read_picture(self.path / name)
                 except CameraError as error:
+                    self.unreadable += 1
                     log.warning("%s", error)
-            seen.intersection_update({entry.name for entry in self._entries()})
+                    continue
+                yield picture, None
             if not fresh:
                 yield None
 
-    def _entries(self) -> list[Path]:
+    def _entries(self) -> dict[str, Stamp]:
+        found = {}
         try:
-            return [p for p in self.path.iterdir() if p.suffix.lower() in PICTURES]
+            for entry in os.scandir(self.path):
+                if Path(entry.name).suffix.lower() in PICTURES:
+                    with suppress(FileNotFoundError):  # gone since it was listed
+                        facts = entry.stat()
+                        found[entry.name] = (facts.st_mtime_ns, facts.st_size)
         except OSError as error:
             raise CameraError(f"cannot read camera folder {self.path}: {error.strerror}") from error
+        return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class V4l2Camera:
     """A Video4Linux camera through linuxpy; not tried on hardware by the tests."""
 
     path: Path
     width: int
     height: int
+    period_s: float
+    unreadable: int = 0
 
     def frames(self) -> Iterator[tuple[Pixels, int | None] | None]:
         """Yield pictures as the camera delivers them; raises ``CameraError`` when it cannot be used."""
@@ -111,9 +134,20 @@ class V4l2Camera:
             with Device(str(self.path)) as device:
                 capture = VideoCapture(device)
                 capture.set_format(self.width, self.height, "MJPG")
+                due = 0.0
                 with capture:
                     for frame in capture:
-                        yield decode_picture(bytes(frame), str(self.path)), None
+                        # The driver's buffers are emptied at its own rate: what waits in them grows stale.
+                        if time.monotonic() < due:
+                            continue
+                        due = time.monotonic() + self.period_s
+                        try:
+                            picture = decode_picture(bytes(frame), str(self.path))
+                        except CameraError as error:
+                            self.unreadable += 1
+                            log.warning("%s", error)
+                            continue
+                        yield picture, None
         except (OSError, ValueError) as error:
             raise CameraError(f"cannot use camera {self.path}: {error}") from error
 
@@ -130,7 +164,9 @@ def open_camera(settings: CameraSettings, shipped_pack: Path) -> Camera:
         if not settings.path.is_dir():
             raise CameraError(f"camera folder {settings.path} does not exist")
         return FolderCamera(settings.path)
-    return V4l2Camera(settings.path, settings.width, settings.height)
+    rates = [settings.fps, *(change.fps for change in settings.changes)]
+    period_s = 1 / max(rates) if settings.fps else 0.0
+    return V4l2Camera(settings.path, settings.width, settings.height, period_s)
 
 
 def read_picture(path: Path) -> Pixels:
@@ -179,12 +215,15 @@ class CaptureThread:
         self._room = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._taken = 0
+        self._began = 0.0
         self.failures = 0
         self.finished = False
         """The camera has reached its limit of frames."""
 
     def start(self) -> None:
         """Begin taking pictures."""
+        self._began = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -194,6 +233,11 @@ class CaptureThread:
             self._room.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
+
+    @property
+    def unreadable(self) -> int:
+        """Pictures passed over because they could not be decoded."""
+        return self._camera.unreadable
 
     @property
     def queued(self) -> int:
@@ -228,19 +272,18 @@ class CaptureThread:
             self._stopping.wait(REOPEN_S)
 
     def _capture(self) -> None:
-        began = due = time.monotonic()
-        taken = 0
+        due = time.monotonic()
         for found in self._camera.frames():
             if self._stopping.wait(FOLDER_POLL_S if found is None else max(0.0, due - time.monotonic())):
                 return
             if found is None:
                 continue
             self._put(Captured(found[0], time.monotonic_ns(), time.time_ns() // 1_000_000, found[1]))
-            taken += 1
-            if self._settings.limit is not None and taken >= self._settings.limit:
+            self._taken += 1
+            if self._settings.limit is not None and self._taken >= self._settings.limit:
                 break
             now = time.monotonic()
-            period_s = self._period_s(now - began)
+            period_s = self._period_s(now - self._began)
             due = max(due + period_s, now - period_s)
         self.finished = True
         self._notify()

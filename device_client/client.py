@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import sys
@@ -15,13 +14,15 @@ from typing import Any
 from device_client.camera import Captured, CaptureThread, open_camera
 from device_client.energy import EnergyAccount
 from device_client.engine import Answer, Engine
+from device_client.errors import DeviceError
 from device_client.flight import Breaker, Flight, InFlight
+from device_client.following import Following
 from device_client.ledger import Ledger
 from device_client.meters import find_power_meter
-from device_client.reporter import Reporter
+from device_client.reporter import Reporter, state_payload
 from device_client.settings import DeviceSettings
 from device_client.uplink import UplinkEstimator
-from tflite_models.catalog import Catalog, CatalogError, ModelsError, load_catalog, shipped_zoo
+from tflite_models.catalog import ModelsError, load_catalog, shipped_zoo
 from tflite_models.profile import DeviceProfile, ProfileError, load_device_profile
 from tflite_models.runtime import runtime_name
 from wire import channels, codec
@@ -42,8 +43,7 @@ from wire.messages import (
 )
 from wire.mqtt import Acknowledged, Connected, Disconnected, Link, NotSent, Received, Subscription
 from wire.outbox import Outgoing
-from wire.plan import NO_CODEC, OUTPUT, Plan, parse_plan
-from wire.settings import SettingsError
+from wire.plan import OUTPUT, Plan
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Client:
     """All state of one device; everything but ``start`` of threads happens in the thread that calls ``run``."""
 
     def __init__(self, settings: DeviceSettings) -> None:
-        """Open ledger, models and camera; raises ``SettingsError``, ``ModelsError`` or ``CameraError``."""
+        """Open ledger, models and camera; raises ``SettingsError``, ``ModelsError`` or ``DeviceError``."""
         self._settings = settings
         self._catalog = load_catalog(settings.models)
         self._profile = _load_profile(settings.profile)
@@ -67,7 +67,8 @@ class Client:
             self._catalog, threads=settings.threads, runtime=settings.runtime, slowdown=settings.slowdown
         )
         self._energy = EnergyAccount(None if settings.slowdown > 1 else find_power_meter(), self._profile)
-        self._safe_plan = _safe_plan(settings, self._catalog, self._engine)
+        self._runtime = runtime_name(settings.runtime)
+        self._following = Following(settings, self._catalog, self._engine)
         self._ledger = Ledger(settings.state / "ledger.sqlite", settings.ledger_rows)
         self._rng = random.Random(f"{settings.site}/{settings.name}/{self._ledger.session}")
         self._counters: Counter[str] = Counter()
@@ -77,18 +78,16 @@ class Client:
         self._breaker = Breaker()
         self._local_ms: dict[str, float] = {}
         self._link = self._make_link() if settings.broker else None
-        self._reporter = Reporter(settings, self._ledger, self._link, self._uplink, self._rng)
+        self._reporter = Reporter(settings, self._ledger, self._link, self._uplink, self._energy, self._rng)
         camera = open_camera(settings.camera, shipped_zoo() / "frames.npz")
         self._capture = CaptureThread(camera, settings.camera, self._frame_waits)
-        self._plan, self._rev, self._deadline_ms = self._safe_plan, 0, settings.deadline_ms
-        self._recall_decision()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Carry frames until ``stop`` is set or a limited camera has no more."""
-        self._engine.prepare(self._plan)
-        log.info("%s begins session %d with plan %s", self._settings.name, self._ledger.session, self._plan)
+        self._following.recall(self._ledger)
+        log.info("%s begins session %d with plan %s", self._settings.name, self._ledger.session, self._following.plan)
         if self._link is not None:
             self._link.start()
         self._capture.start()
@@ -96,6 +95,8 @@ class Client:
             for event in self._inbox.take(self._patience_s()):
                 self._handle(event)
             self._turn()
+            if self._link is not None and not self._link.alive:
+                raise DeviceError("the link's thread has ended: see the log")
         self._finish()
 
     def _turn(self) -> None:
@@ -135,6 +136,7 @@ class Client:
             self._fall_back(entry, "stopping")
         deadline = time.monotonic() + FLUSH_S
         self._reporter.connected()
+        self._reporter.hurry = True
         while self._link is not None and self._link.connected and self._ledger.unrecorded:
             if time.monotonic() > deadline:
                 break
@@ -154,7 +156,7 @@ class Client:
     # -- one frame -------------------------------------------------------------------------------------------------
 
     def _process(self, picture: Captured) -> None:
-        plan = self._plan
+        plan = self._following.plan
         frame = self._ledger.open_frame(plan, picture.captured_ms)
         refusal = None if plan.is_local else self._why_not_send(time.monotonic_ns())
         if plan.is_local or refusal:
@@ -175,14 +177,14 @@ class Client:
         message = Activation(
             self._ledger.session, frame, plan, encoded.tensors, max((give_up_ns - now_ns) / 1e6, 1.0), now_ns
         )
-        payload, token = self._send(channels.ACTIVATION, message, expires_ns=give_up_ns)
+        sent_bytes, token = self._send(channels.ACTIVATION, message, expires_ns=give_up_ns)
         energy_mj = self._energy.computed_mj(before, encoded.head_ms + encoded.encode_ms)
         if token is None:
             self._compute_here(frame, plan, picture, Outcome.FALLBACK, "not-sent", energy_mj)
             return
         entry = InFlight(
             frame, plan, picture.image, picture.truth, picture.captured_ns, picture.captured_ms, now_ns, give_up_ns,
-            token, encoded.head_ms, encoded.encode_ms, len(payload), energy_mj, alone=not len(self._flight),
+            token, encoded.head_ms, encoded.encode_ms, sent_bytes, energy_mj, alone=not len(self._flight),
         )  # fmt: skip
         self._flight.add(entry)
 
@@ -195,7 +197,8 @@ class Client:
 
     def _answer_within_ms(self, version: str) -> float:
         """Give the edge the deadline less what a fallback takes, so that a fallback can meet it too; half at least."""
-        return max(self._deadline_ms - self._local_ms.get(version, 0.0), self._deadline_ms / 2)
+        deadline_ms = self._following.deadline_ms
+        return max(deadline_ms - self._local_ms.get(version, 0.0), deadline_ms / 2)
 
     def _compute_here(
         self, frame: int, plan: Plan, picture: Captured | InFlight, outcome: Outcome, reason: str, spent_mj: float = 0.0
@@ -234,7 +237,7 @@ class Client:
         self._compute_here(entry.frame, entry.plan, entry, Outcome.FALLBACK, reason, spent_mj)
 
     def _drop(self, picture: Captured, reason: str) -> None:
-        frame = self._ledger.open_frame(self._plan, picture.captured_ms)
+        frame = self._ledger.open_frame(self._following.plan, picture.captured_ms)
         self._close(frame, picture, Outcome.DROPPED, reason, time.monotonic_ns())
 
     def _close(
@@ -271,7 +274,7 @@ class Client:
             case Connected():
                 self._breaker.reconnected()
                 self._reporter.connected()
-                self._reporter.introduce(self._catalog, self._energy, runtime_name(self._settings.runtime))
+                self._reporter.introduce(self._catalog, self._runtime)
                 self._reporter.announce(DeviceState.READY)
             case Disconnected():
                 for entry in self._flight.clear():
@@ -291,12 +294,14 @@ class Client:
             case Result():
                 self._answered(message, event.arrived_ns)
             case Decision():
-                self._decide(message)
+                self._following.decide(message, self._ledger, self._counters)
             case Recorded():
                 if not self._reporter.recorded(message.session, message.batch, time.monotonic_ns() / 1e6):
                     self._counters["repeated_receipts"] += 1
 
     def _answered(self, result: Result, arrived_ns: int) -> None:
+        if result.status is Status.OK and result.outcome is not Outcome.EDGE:
+            return  # our own, from a broker that does not know "no local"
         entry = self._flight.answered(result.frame) if result.session == self._ledger.session else None
         if entry is None:
             self._counters["late_results"] += 1
@@ -307,6 +312,11 @@ class Client:
             self._fall_back(entry, result.status)
             return
         network_ms = (arrived_ns - entry.sent_ns) / 1e6 - result.wait_ms - result.tail_ms
+        if not _is_plausible(result, network_ms):
+            self._counters["bad_payloads"] += 1
+            log.warning("frame %d: the answer of %s cannot be true", result.frame, result.computed_by)
+            self._fall_back(entry, "bad-answer")
+            return
         if entry.alone:
             self._uplink.observe(arrived_ns / 1e6, entry.sent_bytes, network_ms)
         self._close(
@@ -316,34 +326,11 @@ class Client:
             energy_mj=entry.energy_mj + self._sent_mj(entry), best=result.best,
         )  # fmt: skip
 
-    def _decide(self, decision: Decision) -> None:
-        if decision.rev <= self._rev:
-            self._counters["decisions_stale"] += decision.rev < self._rev
-            return
-        problem = self._engine.check(decision.plan)
-        if decision.plan.ships_input and not self._settings.may_ship_input:
-            problem = "the picture must not leave this board"
-        if problem:
-            self._counters["decisions_refused"] += 1
-            log.warning("decision %d (%s) refused: %s", decision.rev, decision.plan, problem)
-            return
-        try:
-            self._engine.prepare(decision.plan)
-        except ModelsError as error:
-            self._counters["decisions_refused"] += 1
-            log.error("decision %d (%s) refused: %s", decision.rev, decision.plan, error)
-            return
-        if decision.plan != self._plan:
-            self._counters["plan_switches"] += 1
-            log.info("decision %d: %s (%s)", decision.rev, decision.plan, decision.reason)
-        self._plan, self._rev, self._deadline_ms = decision.plan, decision.rev, decision.deadline_ms
-        self._ledger.remember("decision", json.dumps([decision.rev, str(decision.plan), decision.deadline_ms]))
-
     # -- small things ----------------------------------------------------------------------------------------------
 
     def _make_link(self) -> Link:
         site, name = self._settings.site, self._settings.name
-        lost = Reporter(self._settings, self._ledger, None, self._uplink, self._rng).state(DeviceState.LOST)
+        lost = state_payload(self._ledger.session, DeviceState.LOST)
         return Link(
             self._settings.link,
             client_id=f"splitfleet-{site}-{name}",
@@ -357,11 +344,17 @@ class Client:
             rng=self._rng,
         )
 
-    def _send(self, channel: Channel, message: object, *, expires_ns: int) -> tuple[bytes, int | None]:
+    def _send(self, channel: Channel, message: object, *, expires_ns: int) -> tuple[int, int | None]:
+        """Return the size and the link's token; no token where it cannot be sent."""
         assert self._link is not None  # callers ask whether we are connected
-        payload = codec.encode(channel, message)
+        try:
+            payload = codec.encode(channel, message)
+        except WireError as error:
+            self._counters["unsendable"] += 1
+            log.warning("%s", error)
+            return 0, None
         topic = channels.topic(self._settings.site, self._settings.name, channel)
-        return payload, self._link.publish(topic, payload, qos=channel.qos, expires_ns=expires_ns)
+        return len(payload), self._link.publish(topic, payload, qos=channel.qos, expires_ns=expires_ns)
 
     def _sent_mj(self, entry: InFlight) -> float:
         return self._energy.sent_mj(entry.sent_bytes, self._uplink.uplink_bps(time.monotonic_ns() / 1e6))
@@ -387,24 +380,24 @@ class Client:
     def _measure(self, elapsed_s: float) -> Telemetry:
         counters = self._counters + Counter({f"outcome_{o}": n for o, n in self._ledger.counts.items() if n})
         counters["camera_failures"] = self._capture.failures
+        counters["camera_unreadable"] = self._capture.unreadable
         counters["inbox_refused"] = self._inbox.refused
         counters["spool_lost"] = self._ledger.lost_to_spool_bound
         if self._link is not None:
-            counters.update({f"link_{name}": count for name, count in self._link.counters.items()})
+            # Copied in one step: the link's thread counts on meanwhile.
+            counters.update({f"link_{name}": count for name, count in dict(self._link.counters).items()})
         return self._reporter.measure(
-            elapsed_s, self._plan, self._rev, len(self._flight), self._capture.queued, +counters,
+            elapsed_s, self._following.plan, self._following.rev, len(self._flight), self._capture.queued, +counters,
             time.monotonic_ns() / 1e6,
         )  # fmt: skip
 
-    def _recall_decision(self) -> None:
-        kept = self._ledger.recall("decision")
-        if kept is None:
-            return
-        rev, plan_text, deadline_ms = json.loads(kept)
-        plan = parse_plan(plan_text)
-        self._rev = rev
-        if self._engine.check(plan) is None and (self._settings.may_ship_input or not plan.ships_input):
-            self._plan, self._deadline_ms = plan, deadline_ms
+
+def _is_plausible(result: Result, network_ms: float) -> bool:
+    """Whether an answer's figures can be true, so that a line made of them can be sent on and summed up."""
+    numbers = (result.wait_ms, result.tail_ms, network_ms, float(result.batch))
+    score = result.best.score if result.best else 0.0
+    label = result.best.label if result.best else 0
+    return all(-1 <= number < 1e9 for number in numbers) and abs(score) < 1e30 and 0 <= label < 2**31
 
 
 def run(settings: DeviceSettings, stop: threading.Event) -> None:
@@ -416,17 +409,3 @@ def run(settings: DeviceSettings, stop: threading.Event) -> None:
 
 def _load_profile(path: Path | None) -> DeviceProfile | None:
     return None if path is None else load_device_profile(path)
-
-
-def _safe_plan(settings: DeviceSettings, catalog: Catalog, engine: Engine) -> Plan:
-    """Return the plan for a board that nobody tells what to do: the one set, else the smallest version, whole."""
-    if settings.safe_plan is not None:
-        plan = parse_plan(settings.safe_plan)
-        problem = engine.check(plan)
-        if problem:
-            raise SettingsError(f"safe_plan = '{plan}' cannot run here: {problem}")
-        return plan
-    smallest = min(catalog, key=lambda version: version.macs, default=None)
-    if smallest is None:
-        raise CatalogError(f"no version in {settings.models}")
-    return Plan(smallest.name, OUTPUT, NO_CODEC)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from device_client.meters import PowerMeter
 from tflite_models.profile import DeviceProfile
@@ -20,11 +21,20 @@ class EnergyAccount:
 
     meter: PowerMeter | None
     profile: DeviceProfile | None
+    _read: tuple[float, float | None] | None = field(default=None, init=False)
 
     @property
     def source(self) -> EnergySource:
         """What every figure of this account is."""
         return EnergySource.MODELLED if self.meter is None else EnergySource.MEASURED
+
+    def mean_power_mw(self) -> float | None:
+        """Return the mean power since the last call, where a meter has it."""
+        before, self._read = self._read, (time.monotonic(), self.start())
+        at, energy_mj = self._read
+        if before is None or before[1] is None or energy_mj is None or at <= before[0]:
+            return None
+        return (energy_mj - before[1]) / (at - before[0])
 
     def start(self) -> float | None:
         """Take the reading before a computation."""

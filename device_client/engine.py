@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from device_client.camera import Pixels, fit
 from tflite_models.activation import Array, encode_activation, frame_to_input
-from tflite_models.catalog import Catalog, CatalogError, Version
-from tflite_models.runtime import Submodel
+from tflite_models.catalog import Catalog, CatalogError, Version, sha256_of
+from tflite_models.runtime import ModelError, Submodel
 from wire.messages import ScoredLabel
-from wire.plan import INPUT, Plan
-from wire.tensor import EncodedTensor, encode
+from wire.plan import INPUT, NO_CODEC, OUTPUT, Plan
+from wire.tensor import IMAGE_CODECS, TENSOR_CODECS, EncodedTensor, encode
 
 LOADED_MAX = 4
 """Submodels kept in memory: the current head and whole network, and those of the plan before."""
@@ -68,13 +70,22 @@ class Engine:
                 return f"{folder.head(plan.cut).name} of {plan.version} is not on this board"
         except CatalogError as error:
             return str(error)
+        shapes = [spec.shape for spec in folder.version.inputs]
+        if [(len(shape), shape[0], shape[-1]) for shape in shapes] != [(4, 1, 3)]:
+            return f"{plan.version} takes {shapes}, not one colour picture"
+        if plan.codec != NO_CODEC and plan.codec not in codecs_here():
+            return f"codec {plan.codec} needs Pillow: pip install pillow"
         return None
 
     def prepare(self, plan: Plan) -> None:
-        """Load and run once what a plan and its fallback need, so that no frame pays for it."""
-        if plan.cut != INPUT:
-            self._submodel(plan.version, plan.cut)
-        self._submodel(plan.version, "output")
+        """Load and run once what a plan and its fallback need, so that no frame pays for it.
+
+        Raises ``ModelsError`` or ``WireError`` where something of it does not work.
+        """
+        self._submodel(plan.version, OUTPUT)
+        if not plan.is_local:
+            shape = self._catalog.folder(plan.version).version.inputs[0].shape
+            self.run_head(plan, np.zeros(shape[1:], np.uint8))
 
     def run_head(self, plan: Plan, image: Pixels) -> Encoded:
         """Run the head of a plan that is not local, and encode what crosses."""
@@ -98,7 +109,7 @@ class Engine:
         """Run a whole network here."""
         version = self._catalog.folder(version_name).version
         began = time.perf_counter()
-        model = self._submodel(version_name, "output")
+        model = self._submodel(version_name, OUTPUT)
         outputs = model.run(frame_to_input(version.inputs[0], _fitted(version, image)))
         took = time.perf_counter() - began
         self._slow(took)
@@ -110,15 +121,23 @@ class Engine:
         key = (version, cut)
         model = self._loaded.get(key)
         if model is None:
-            model = Submodel(
-                self._catalog.folder(version).head(cut), threads=self._threads, prefer="light", runtime=self._runtime
-            )
+            path = self._checked_head(version, cut)
+            model = Submodel(path, threads=self._threads, prefer="light", runtime=self._runtime)
             model.warm_up()
             self._loaded[key] = model
             while len(self._loaded) > LOADED_MAX:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(key)
         return model
+
+    def _checked_head(self, version: str, cut: str) -> Path:
+        """Return the file of a head whose bytes are what the manifest says: the interpreter trusts them blindly."""
+        folder = self._catalog.folder(version)
+        path = folder.head(cut)
+        promised = folder.version.sha256 if cut == OUTPUT else folder.version.cut(cut).head_sha256
+        if promised and sha256_of(path) != promised:
+            raise CatalogError(f"{path} is not the file its manifest describes (sha256 differs): deploy it again")
+        return path
 
     def _slow(self, seconds: float) -> None:
         if self._slowdown > 1:
@@ -131,7 +150,14 @@ def best_label(version: Version, outputs: tuple[Array, ...]) -> ScoredLabel | No
         return None
     scores = outputs[0].reshape(-1)
     best = int(np.argmax(scores))
+    if not np.isfinite(scores[best]):
+        raise ModelError(f"{version.name} answered with a score that is not a number")
     return ScoredLabel(best, float(scores[best]))
+
+
+def codecs_here() -> tuple[str, ...]:
+    """Return the codecs this board can encode: those of pictures need Pillow, which a 32-bit board may lack."""
+    return (*TENSOR_CODECS, *(IMAGE_CODECS if importlib.util.find_spec("PIL") else ("raw8",)))
 
 
 def _fitted(version: Version, image: Pixels) -> Pixels:

@@ -10,7 +10,6 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -229,9 +228,9 @@ class Ledger:
         row = self._db.execute("SELECT id, payload FROM spool ORDER BY id LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1])) if row else None
 
-    def drop_spooled(self, ids: Iterable[int]) -> None:
-        """Forget spooled messages that were sent."""
-        self._db.executemany("DELETE FROM spool WHERE id = ?", [(i,) for i in ids])
+    def drop_spooled(self, number: int) -> None:
+        """Forget a spooled message that was sent."""
+        self._db.execute("DELETE FROM spool WHERE id = ?", (number,))
 
     def remember(self, key: str, value: str) -> None:
         """Keep a small value across restarts."""

@@ -17,6 +17,8 @@ INA_CHIPS = frozenset(
 )
 INA_MULTI = "ina3221"
 ROOT = Path("/")
+LARGEST = 1e18
+"""Beyond what any of the files read here counts."""
 
 
 class PowerMeter(Protocol):
@@ -158,6 +160,7 @@ def _text(path: Path) -> str | None:
 
 def _number(path: Path) -> float | None:
     try:
-        return float(_text(path) or "")
+        value = float(_text(path) or "")
     except ValueError:
         return None
+    return value if abs(value) < LARGEST else None  # not "nan" nor "inf" either

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import logging
 import os
 import random
 import time
@@ -13,12 +13,14 @@ from collections.abc import Callable
 import device_client
 from device_client import meters
 from device_client.energy import EnergyAccount
+from device_client.engine import codecs_here
 from device_client.ledger import BATCH_ROWS, Ledger
 from device_client.settings import DeviceSettings
 from device_client.uplink import UplinkEstimator
 from tflite_models.catalog import Catalog
 from wire import channels, codec
 from wire.channels import Channel
+from wire.errors import WireError
 from wire.messages import (
     CachedVersion,
     Capabilities,
@@ -29,11 +31,13 @@ from wire.messages import (
 )
 from wire.mqtt import Acknowledged, Link
 from wire.plan import Plan
-from wire.tensor import IMAGE_CODECS, TENSOR_CODECS
+
+log = logging.getLogger(__name__)
 
 BATCH_PERIOD_MS = 1000.0
 REPEAT_MIN_MS, REPEAT_MAX_MS = 2000.0, 60_000.0
 PROBE_PERIOD_MS = 5000.0
+SMALL_PROBE_PERIOD_MS = 500.0
 REPLAY_PERIOD_MS = 200.0
 
 
@@ -55,6 +59,11 @@ class Averages:
             self.ratios += 1
 
 
+def state_payload(session: int, state: DeviceState, reason: str = "") -> bytes:
+    """Return the payload of a state message."""
+    return codec.encode(channels.STATE, State(state, session, reason, time.time_ns() // 1_000_000))
+
+
 class Reporter:
     """Sends what is due; ``now_ms`` is monotonic throughout."""
 
@@ -64,6 +73,7 @@ class Reporter:
         ledger: Ledger,
         link: Link | None,
         uplink: UplinkEstimator,
+        energy: EnergyAccount,
         rng: random.Random,
     ) -> None:
         self.averages = Averages()
@@ -71,6 +81,7 @@ class Reporter:
         self._ledger = ledger
         self._link = link
         self._uplink = uplink
+        self._energy = energy
         self._rng = rng
         self._cpu = meters.CpuShare()
         self._seq = 0
@@ -81,23 +92,20 @@ class Reporter:
         self._probe_at = 0.0
         self._replay_at = 0.0
         self._timed: dict[int, int] = {}
+        self.hurry = False
+        """Send batch after batch without a pause: the client is stopping."""
 
     # -- at birth and death ----------------------------------------------------------------------------------------
-
-    def state(self, state: DeviceState, reason: str = "") -> bytes:
-        """Return the payload of a state message of this session."""
-        message = State(state, self._ledger.session, reason, time.time_ns() // 1_000_000)
-        return codec.encode(channels.STATE, message)
 
     def announce(self, state: DeviceState, reason: str = "") -> None:
         """Publish the retained state."""
         if self._link is not None:
-            self._link.publish(self._topic(channels.STATE), self.state(state, reason), qos=1, retain=True)
+            payload = state_payload(self._ledger.session, state, reason)
+            self._link.publish(self._topic(channels.STATE), payload, qos=1, retain=True)
 
-    def introduce(self, catalog: Catalog, energy: EnergyAccount, runtime: str) -> None:
+    def introduce(self, catalog: Catalog, runtime: str) -> None:
         """Publish the retained capabilities."""
         settings = self._settings
-        images = IMAGE_CODECS if importlib.util.find_spec("PIL") else ("raw8",)
         message = Capabilities(
             session=self._ledger.session,
             client_version=device_client.__version__,
@@ -107,8 +115,8 @@ class Reporter:
             cores=os.cpu_count() or 1,
             memory_mb=meters.total_memory_mb(),
             versions=tuple(CachedVersion(v.name, v.sha256) for v in catalog),
-            codecs=(*TENSOR_CODECS, *images),
-            energy_source=energy.source,
+            codecs=codecs_here(),
+            energy_source=self._energy.source,
             fps=settings.camera.fps,
             deadline_ms=settings.deadline_ms,
             may_ship_input=settings.may_ship_input,
@@ -138,12 +146,13 @@ class Reporter:
             self.send_batch(now_ms)
         if now_ms >= self._replay_at:
             self._replay(now_ms)
-        if link_idle and now_ms >= self._probe_at:
+        if link_idle and now_ms >= self._probe_at and not self._link.waiting:
             self._probe(now_ms)
 
     def next_wake_ms(self) -> float:
         """When ``tend`` next has something to do."""
-        return min(self._telemetry_at or 0.0, self._batch_at or float("inf"))
+        batch_at = self._batch_at if self._link is not None and self._link.connected else float("inf")
+        return min(self._telemetry_at or 0.0, batch_at)
 
     def measure(
         self, elapsed_s: float, plan: Plan, rev: int, in_flight: int, queued: int, counters: Counter[str], now_ms: float
@@ -171,6 +180,8 @@ class Reporter:
             memory_mb=meters.resident_mb(),
             temperature_c=meters.temperature_c(),
             battery_share=meters.battery_share(),
+            power_mw=self._energy.mean_power_mw(),
+            energy_source=self._energy.source,
             counters=dict(counters),
         )
 
@@ -195,7 +206,8 @@ class Reporter:
         if not self._ledger.recorded(session, batch):
             return False
         self._repeat_ms = REPEAT_MIN_MS
-        self._batch_at = now_ms if self._ledger.unrecorded >= BATCH_ROWS else now_ms + BATCH_PERIOD_MS
+        at_once = self.hurry or self._ledger.unrecorded >= BATCH_ROWS
+        self._batch_at = now_ms if at_once else now_ms + BATCH_PERIOD_MS
         return True
 
     def _send_telemetry(self, message: Telemetry, link_idle: bool) -> None:
@@ -207,24 +219,37 @@ class Reporter:
     def _replay(self, now_ms: float) -> None:
         self._replay_at = now_ms + REPLAY_PERIOD_MS
         oldest = self._ledger.unspool()
-        if oldest is not None:
-            kept: Telemetry = codec.decode(channels.TELEMETRY, oldest[1])
-            self._publish(channels.TELEMETRY, dataclasses.replace(kept, replayed=True))
-            self._ledger.drop_spooled([oldest[0]])
+        if oldest is None:
+            return
+        number, payload = oldest
+        try:
+            kept: Telemetry = codec.decode(channels.TELEMETRY, payload)
+        except WireError as error:  # of another release
+            log.warning("telemetry kept while offline cannot be sent: %s", error)
+            self._ledger.drop_spooled(number)
+            return
+        if self._publish(channels.TELEMETRY, dataclasses.replace(kept, replayed=True)):
+            self._ledger.drop_spooled(number)
 
     def _probe(self, now_ms: float) -> None:
+        if self._uplink.rtt_ms(now_ms) is None:  # what large messages take beyond a small one is the rate
+            self._publish(channels.PROBE, Probe(b""), timed=True)
+            self._probe_at = now_ms + SMALL_PROBE_PERIOD_MS
+            return
         self._probe_at = now_ms + PROBE_PERIOD_MS * self._rng.uniform(0.8, 1.2)
         age_ms = self._uplink.age_ms(now_ms)
         if age_ms is None or age_ms >= PROBE_PERIOD_MS / 2:
             self._publish(channels.PROBE, Probe(bytes(self._uplink.probe_bytes(now_ms))), timed=True)
 
-    def _publish(self, channel: Channel, message: object, *, retain: bool = False, timed: bool = False) -> None:
+    def _publish(self, channel: Channel, message: object, *, retain: bool = False, timed: bool = False) -> bool:
+        """Hand a message to the link and return whether it took it."""
         if self._link is None:
-            return
+            return False
         payload = codec.encode(channel, message)
         token = self._link.publish(self._topic(channel), payload, qos=channel.qos, retain=retain)
         if timed and token is not None:
             self._timed[token] = len(payload)
+        return token is not None
 
     def _topic(self, channel: Channel) -> str:
         return channels.topic(self._settings.site, self._settings.name, channel)

@@ -10,6 +10,8 @@ from wire.channels import check_name
 from wire.mqtt import LinkSettings
 from wire.plan import parse_plan
 
+MIN_DEADLINE_MS, MAX_DEADLINE_MS = 1, 600_000
+
 
 @dataclass(frozen=True, slots=True)
 class FpsChange:
@@ -45,8 +47,14 @@ class CameraSettings:
         for change in self.changes:
             if not 0 < change.fps <= 1000:
                 raise ValueError(f"camera.changes.fps is {change.fps}, allowed is above 0 to 1000")
-        if self.queue < 1:
-            raise ValueError(f"camera.queue is {self.queue}, allowed is 1 or more")
+        for key, value in (
+            ("queue", self.queue),
+            ("limit", self.limit),
+            ("width", self.width),
+            ("height", self.height),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"camera.{key} is {value}, allowed is 1 or more")
         if self.kind != "pack" and self.path is None:
             raise ValueError(f"camera.path is missing: a camera of kind '{self.kind}' needs one")
 
@@ -92,13 +100,13 @@ class DeviceSettings:
         check_name(self.name, "name")
         if self.safe_plan is not None:
             parse_plan(self.safe_plan)
-        for key, value, least in (
-            ("deadline_ms", self.deadline_ms, 1),
-            ("max_in_flight", self.max_in_flight, 1),
-            ("ledger_rows", self.ledger_rows, 100),
-            ("telemetry_period_s", self.telemetry_period_s, 0.1),
-            ("threads", self.threads, 1),
-            ("slowdown", self.slowdown, 1),
+        for key, value, least, most in (
+            ("deadline_ms", self.deadline_ms, MIN_DEADLINE_MS, MAX_DEADLINE_MS),
+            ("max_in_flight", self.max_in_flight, 1, 1000),
+            ("ledger_rows", self.ledger_rows, 100, 10_000_000),
+            ("telemetry_period_s", self.telemetry_period_s, 0.1, 3600),
+            ("threads", self.threads, 1, 64),
+            ("slowdown", self.slowdown, 1, 1000),
         ):
-            if value < least:
-                raise ValueError(f"{key} is {value}, allowed is {least} or more")
+            if not least <= value <= most:  # said so that "nan" is refused too
+                raise ValueError(f"{key} is {value}, allowed is {least} to {most}")

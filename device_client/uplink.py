@@ -7,34 +7,38 @@ from collections import deque
 SMALL_BYTES = 600
 """Up to here a round trip says more of the RTT than of the rate."""
 WINDOW_MS = 20_000
-RATE_SAMPLES = 5
+RATE_SAMPLES = 6
+FADING = 0.6
+"""Weight of a sample against the next newer one."""
 MIN_BPS, MAX_BPS = 5e3, 500e6
 PROBE_MS = 25.0
-"""A probe is as large as takes about this long at the rate believed now."""
+"""A probe is as large as takes about this long at the rate believed now; jitter hides what takes much less."""
 PROBE_MIN_BYTES, PROBE_MAX_BYTES = 1024, 64 * 1024
 
 
 class UplinkEstimator:
     """Feeds on (bytes, round trip) of publications that found the link idle.
 
-    The quickest recent small message is the base; the rate is the ratio of sums of bytes and time beyond the base over
-    the last few large ones, so that slow samples weigh most and noise on fast ones little. The RTT is the base less
-    its own transmission.
+    The median of the recent small messages is the base; the rate is the ratio of sums of bytes and time beyond the
+    base over the last few large ones, so that slow samples weigh most and noise on fast ones little. The RTT is the
+    base less its own transmission.
     """
 
     def __init__(self) -> None:
         self._small: deque[tuple[float, int, float]] = deque(maxlen=64)
-        self._large: deque[tuple[float, int, float]] = deque(maxlen=RATE_SAMPLES)
+        self._large: deque[tuple[int, float]] = deque(maxlen=RATE_SAMPLES)
         self._last_large_ms: float | None = None
 
     def observe(self, now_ms: float, size_bytes: int, round_trip_ms: float) -> None:
-        """Enter one round trip, less the time the other side says it worked."""
+        """Enter one round trip, less the time the other side says it worked; what tells too little is passed over."""
         if round_trip_ms <= 0:
             return
         if size_bytes <= SMALL_BYTES:
             self._small.append((now_ms, size_bytes, round_trip_ms))
-        else:
-            self._large.append((now_ms, size_bytes, round_trip_ms))
+            return
+        _, base_ms = self._base(now_ms) or (0, 0.0)
+        if size_bytes >= self.probe_bytes(now_ms) / 4 or round_trip_ms - base_ms >= PROBE_MS:
+            self._large.append((size_bytes, round_trip_ms))
             self._last_large_ms = now_ms
 
     def rtt_ms(self, now_ms: float) -> float | None:
@@ -50,9 +54,11 @@ class UplinkEstimator:
         """Believed uplink rate in bit/s, or ``None`` while unknown."""
         if not self._large:
             return None
-        base_size, base_took = self._base(now_ms) or (0, 0.0)
-        total_bytes = sum(size - base_size for _, size, _ in self._large)
-        total_ms = sum(max(took - base_took, 0.0) for _, _, took in self._large)
+        base_bytes, base_ms = self._base(now_ms) or (0, 0.0)
+        total_bytes = total_ms = 0.0
+        for size, took in self._large:
+            total_bytes = total_bytes * FADING + size - base_bytes
+            total_ms = total_ms * FADING + took - base_ms
         if total_ms <= 0:
             return MAX_BPS
         return min(max(8000 * total_bytes / total_ms, MIN_BPS), MAX_BPS)
@@ -69,5 +75,8 @@ class UplinkEstimator:
         return int(min(max(rate * PROBE_MS / 8000, PROBE_MIN_BYTES), PROBE_MAX_BYTES))
 
     def _base(self, now_ms: float) -> tuple[int, float] | None:
-        recent = ((size, took) for at, size, took in self._small if now_ms - at <= WINDOW_MS)
-        return min(recent, key=lambda sample: sample[1], default=None)
+        recent = sorted((took, size) for at, size, took in self._small if now_ms - at <= WINDOW_MS)
+        if not recent:
+            return None
+        took, size = recent[len(recent) // 2]
+        return size, took

@@ -38,6 +38,8 @@ SESSION_EXPIRY_S = 86_400
 IDLE_S = 0.2
 TRIM_EVERY_S = 10.0
 COMPLAIN_EVERY_S = 60.0
+MAX_FRAMES = 2**48
+"""More than a device can capture; sums of larger figures would overflow."""
 HEARD = (
     channels.STATE,
     channels.CAPABILITIES,
@@ -175,6 +177,10 @@ class Recorder:
 
 def _add_outcomes(turn: Turn, address: Address, message: Outcomes) -> None:
     site, device = address.site, address.name
+    if message.session < 1 or not 0 <= message.captured <= MAX_FRAMES:
+        raise PayloadError("outcomes", f"session {message.session} with {message.captured} frames cannot be")
+    if any(not 0 <= one.frames <= MAX_FRAMES for one in message.folded):
+        raise PayloadError("outcomes", "a folded count that cannot be")
     points = list(inference_points(site, device, message))  # refused as a whole, before anything is counted
     folded = tuple((str(one.outcome), one.reason, one.frames) for one in message.folded)
     turn.points += points

@@ -84,7 +84,7 @@ class TailCache:
 def _takes_batches(submodel: Submodel) -> bool:
     """Try two unlike frames together and alone: some tails cannot be resized, some mix up their rows."""
     rng = np.random.default_rng(0)
-    frames = [[_sample(spec, rng) for spec in submodel.inputs] for _ in range(2)]
+    frames = [[sample(spec, rng) for spec in submodel.inputs] for _ in range(2)]
     alone = [submodel.run(*frame) for frame in frames]
     try:
         together = submodel.run(*(np.concatenate(pair) for pair in zip(*frames, strict=True)))
@@ -92,6 +92,9 @@ def _takes_batches(submodel: Submodel) -> bool:
         log.info("runs one frame at a time: %s", error)
         return False
     for number, output in enumerate(together):
+        if alone[0][number].shape[:1] != (1,):
+            log.info("runs one frame at a time: output %d of a frame is not one row", number)
+            return False
         rows = np.concatenate([outputs[number] for outputs in alone])
         if output.shape != rows.shape or not _alike(output, rows):
             log.info("runs one frame at a time: output %d of a batch is not that of its frames", number)
@@ -105,12 +108,14 @@ def _alike(left: Array, right: Array) -> bool:
     return bool(np.all(np.abs(left.astype(np.int64) - right.astype(np.int64)) <= 1))
 
 
-def _sample(spec: TensorSpec, rng: np.random.Generator) -> Array:
+def sample(spec: TensorSpec, rng: np.random.Generator) -> Array:
     """Return values of the kind a tail may see."""
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
         return rng.uniform(0, 1, spec.shape).astype(kind)
     if kind.kind == "b":
         return rng.random(spec.shape) < 0.5
+    if not spec.scale:  # indices, counts: small ones are always right
+        return rng.integers(0, 2, spec.shape).astype(kind)
     limits = np.iinfo(kind)
     return rng.integers(max(limits.min, -128), min(limits.max, 127), spec.shape, endpoint=True).astype(kind)

@@ -15,7 +15,7 @@ from wire.messages import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counts cover everything ever recorded; the figures only rows that have not been trimmed. ``None``: no such row."""
+    """Counts cover everything ever recorded, figures only rows not trimmed since. ``None``: there is no such row."""
 
     captured: int
     outcomes: Mapping[str, int]

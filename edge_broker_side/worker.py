@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_BUDGET_MS = 60_000.0
 """No device waits longer; a larger figure is a mistake or a lie."""
+LATE_NS = 1_000_000_000
 IDLE_S = 0.2
 SWITCH_INTERVAL_S = 0.0005
 """A finished batch waits for Python's lock at most this long behind the loop; by default it is ten times as much."""
@@ -230,7 +231,9 @@ class Worker:
             failed = Answer(request, Status.FAILED, str(error)[:200])
             payload = encode(channels.RESULT, self._result(failed))
         topic = channels.topic(self._settings.site, request.device, channels.RESULT)
-        sent = self._link.publish(topic, payload, qos=channels.RESULT.qos, expires_ns=request.deadline_ns)
+        # A late answer is of no use for its frame, but tells the device that and why it was late.
+        expires_ns = max(request.deadline_ns, time.monotonic_ns() + LATE_NS)
+        sent = self._link.publish(topic, payload, qos=channels.RESULT.qos, expires_ns=expires_ns)
         if sent is None:
             self.counters["results_not_sent"] += 1
 

@@ -15,7 +15,9 @@ from wire.plan import Plan
 
 MAX_DEVICES = 10_000
 MAX_WORKERS = 1_000
-FPS_SMOOTHING = 0.3
+FPS_SMOOTHING = 0.5
+LEAST_FPS = 0.01
+"""A camera that shows nothing now may show something soon; 0 would mean as fast as possible."""
 PLAUSIBLE_UPLINK_BPS = (1e3, 1e11)
 PLAUSIBLE_RTT_MS = (0.0, 60_000.0)
 PLAUSIBLE_CALIBRATION = (0.05, 50.0)
@@ -196,7 +198,7 @@ class Fleet:
         uplink, rtt = device.uplink_bps, device.rtt_ms
         fps = max(facts.fps, 0.0)
         if fps > 0 and device.fps is not None:
-            fps = min(fps, max(device.fps, 0.01))
+            fps = max(device.fps, LEAST_FPS)
         return DeviceObservation(
             name=name,
             profile=device.profile,

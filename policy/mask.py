@@ -44,7 +44,7 @@ WORDS = {
     Refusal.NO_WORKER: "no edge worker is ready",
     Refusal.WORKER_LACKS_VERSION: "not every ready worker holds that version",
     Refusal.BATTERY: "the battery is below its floor",
-    Refusal.MISSES_DEADLINE: "it would miss the deadline even with the edge idle",
+    Refusal.MISSES_DEADLINE: "the deadline would be missed even with the edge idle",
     Refusal.NOTHING_FRESH: "nothing fresh is known of the device",
 }
 

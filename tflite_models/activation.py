@@ -16,19 +16,15 @@ Array = NDArray[Any]
 
 
 def frame_to_input(spec: TensorSpec, frame: NDArray[np.uint8]) -> Array:
-    """Return uint8 pixels [n, height, width, 3] as the model's input tensor takes them.
+    """Return uint8 pixels [n, height, width, 3] as the model's input takes them: uint8 as they are, int8 less 128.
 
-    uint8: as they are. int8: less 128. Floats: (pixel - zero_point) · scale, or 0 to 1 where the spec has
-    no scale; so a model that wants -1 to 1 has scale 1/127.5 and zero point 127 in its manifest.
+    Raises ``TensorError`` for any other type: versions take pixels, their range is built in when they are added.
     """
     if spec.dtype == "uint8":
         return frame
     if spec.dtype == "int8":
         return (frame ^ np.uint8(0x80)).view(np.int8)
-    pixels: Array = frame.astype(spec.dtype)
-    pixels -= np.float32(spec.zero_point)
-    pixels *= np.float32(spec.scale or 1 / 255)
-    return pixels
+    raise TensorError(f"'{spec.name}' takes {spec.dtype}, not pixels: add the model with its pixel range")
 
 
 def encode_activation(cut: Cut, facts: PlanFacts, arrays: Sequence[Array]) -> tuple[EncodedTensor, ...]:

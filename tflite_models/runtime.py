@@ -111,6 +111,7 @@ class Submodel:
 
     ``inputs`` and ``outputs`` are in the order of the file: for heads and tails, that of ``Cut.tensors``.
     The first thread that calls ``run`` owns it: interpreters are not safe to share, so make one per thread.
+    The file is trusted: tflite-runtime does not check it, so compare hashes before loading what came from afar.
     """
 
     def __init__(
@@ -120,11 +121,12 @@ class Submodel:
         threads: int = 1,
         prefer: Preference = "light",
         runtime: str | None = None,
+        origin: str = "",
     ) -> None:
-        """Load a file, or its contents; raises ``ModelError`` or ``RuntimeUnavailable``."""
+        """Load a file, or its contents; errors call it ``origin``. Raises ``ModelError``, ``RuntimeUnavailable``."""
         chosen = select(runtime, prefer)
         self.runtime = str(chosen)
-        self._origin = str(source) if isinstance(source, Path) else f"model of {len(source)} bytes"
+        self._origin = origin or (str(source) if isinstance(source, Path) else f"model of {len(source)} bytes")
         self._owner: int | None = None
         _check_identifier(source, self._origin)
         content = {"model_path": str(source)} if isinstance(source, Path) else {"model_content": source}

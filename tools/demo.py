@@ -106,7 +106,7 @@ class DemoRun:
     def play(self, stop: threading.Event, *, embedded: bool, profile_again: bool) -> dict[str, Any]:
         """Run the site for its time, or until ``stop``; return the report."""
         shutil.rmtree(self.files.folder, ignore_errors=True)
-        self.files.folder.mkdir(parents=True)
+        self.files.logs.mkdir(parents=True)
         with self._progress() as progress:
             catalog = prepare_store(progress)
             profiles = measured_profiles(catalog, progress, again=profile_again)

@@ -31,6 +31,7 @@ def list_versions(zoo: Zoo = None, as_json: Json = False) -> None:
     Example: splitfleet models list
     """
     from tflite_models.catalog import MANIFEST, load_catalog, local_zoo, shipped_zoo
+    from wire.plan import INPUT, OUTPUT
 
     rows: list[dict[str, Any]] = []
     for origin, root in (("shipped", shipped_zoo()), ("local", zoo or local_zoo())):
@@ -46,7 +47,7 @@ def list_versions(zoo: Zoo = None, as_json: Json = False) -> None:
                     "accuracy": version.accuracy,
                     "macs": version.macs,
                     "size_bytes": version.size_bytes,
-                    "cuts": [cut.name for cut in version.cuts],
+                    "cuts": [cut.name for cut in version.cuts if cut.name not in (INPUT, OUTPUT)],
                     "plans": len(version.plans),
                 }
             )

@@ -44,7 +44,7 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(list(self._running))
+        self.stop(self.names())
 
     def start(self, name: str, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         """Start ``python -m module arguments``, its output in ``<logs>/<name>.log``."""
@@ -61,12 +61,23 @@ class Supervisor:
         )
         self._running[name] = Running(name, process, log, output)
 
+    def names(self) -> list[str]:
+        """Return the processes under supervision, in the order they were started."""
+        return list(self._running)
+
     def check(self) -> None:
         """Raise ``SupervisorError`` when a process has ended by itself."""
         for running in self._running.values():
             code = running.process.poll()
             if code is not None:
                 raise SupervisorError(f"{running.name} ended by itself with code {code}: {running.last_words()}")
+
+    def kill(self, name: str) -> None:
+        """End a process at once, as a power cut would, and forget it."""
+        running = self._running.pop(name)
+        running.process.kill()
+        running.process.wait()
+        running.output.close()
 
     def stop(self, names: Sequence[str], timeout_s: float = 15.0) -> dict[str, int]:
         """Ask these processes to end, together; kill what has not ended in time. Returns their exit codes."""

@@ -7,6 +7,7 @@ paho or a callback ends the connection, is counted, and the thread connects anew
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import math
@@ -14,6 +15,8 @@ import random
 import select
 import socket
 import ssl
+import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -124,7 +127,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The broker has our QoS 1 publication; ``idle_link`` tells that nothing of ours was queued before it."""
+    """The broker has our QoS 1 publication; ``idle_link`` tells that nothing of ours was on its way before it."""
 
     token: int
     size: int
@@ -269,7 +272,6 @@ class Link:
             reason = self._serve()
         except (OSError, WireError) as error:  # refused, unreachable, TLS
             reason = f"{type(error).__name__}: {error}"
-            self.counters["connect_failures"] += 1
         finally:
             self._went_down(reason)
 
@@ -333,10 +335,10 @@ class Link:
                 now_ns = time.monotonic_ns()
                 item, expired = self._outbox.next(now_ns, window_open=len(self._unacked) < self._window)
                 self._not_sent(expired, "expired")
-                idle = not self._outbox and not self._unacked
+                idle = not self._unacked
             if item is None:
                 return code
-            self._hand_over(item, idle)
+            self._hand_over(item, idle and _kernel_queue_bytes(self._client.socket()) == 0)
 
     def _hand_over(self, item: Outgoing, idle: bool) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -368,6 +370,8 @@ class Link:
         if was_up:
             self.counters["disconnects"] += 1
             self._inbox.put(Disconnected(reason))
+        elif not self._stopping.is_set():
+            self.counters["connect_failures"] += 1
 
     def _not_sent(self, items: Sequence[Outgoing], reason: str) -> None:
         for item in items:
@@ -484,6 +488,12 @@ def _tune_socket(_client: paho.Client, _data: Any, sock: Any) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER_BYTES)
+
+
+def _kernel_queue_bytes(sock: Any) -> int:
+    """Return the bytes the peer has not acknowledged yet."""
+    held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(held, sys.byteorder)
 
 
 def _tls_context(tls: TlsSettings) -> ssl.SSLContext:

@@ -188,36 +188,40 @@ def test_sequential_is_never_below_greedy(seen: FleetObservation) -> None:
     assert ours >= site_reward(MODEL, seen, plans(decide(Greedy(MODEL), seen))) - 1e-9
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(BOARDS),
-            st.sampled_from([1.1e6, 5.85e6, 2e7]),
-            st.sampled_from([2.0, 6.0]),
-            st.sampled_from([Weights(), Weights(0.8, 0.1, 0.1), Weights(0.1, 0.1, 0.8)]),
-        ),
-        min_size=3,
-        max_size=3,
-    ),
-    st.integers(0, 3),
-)
-@settings(deadline=None, max_examples=40)
-def test_the_joint_optimum_of_three_devices_bounds_sequential(
-    kinds: list[tuple[object, float, float, Weights]], seed: int
-) -> None:
-    codecs = frozenset({"q2", "webp50"})
-    seen = fleet(
+def crowded_site(seed: int) -> FleetObservation:
+    """Three devices with four plans each before one slow interpreter."""
+    rng = np.random.default_rng(seed)
+    kinds = [Weights(), Weights(0.8, 0.1, 0.1), Weights(0.1, 0.1, 0.8)]
+    return fleet(
         *(
-            dataclasses.replace(DEVICE, name=f"cam-{i}", profile=p, uplink_bps=u, fps=f, weights=w, codecs=codecs)  # type: ignore[arg-type]
-            for i, (p, u, f, w) in enumerate(kinds)
+            dataclasses.replace(
+                DEVICE,
+                name=f"cam-{i}",
+                profile=BOARDS[rng.integers(3)],
+                uplink_bps=[1.1e6, 5.85e6, 2e7][rng.integers(3)],
+                fps=[2.0, 6.0][rng.integers(2)],
+                weights=kinds[rng.integers(3)],
+                codecs=frozenset({"q2", "webp50"}),
+            )
+            for i in range(3)
         )
     )
-    scene = look(SLOW_EDGE, seen)
-    options = [[SLOW_EDGE.table.plans[j] for j in scene.masked.plans(i)] for i in range(3)]
-    oracle = max(site_reward(SLOW_EDGE, seen, list(joint)) for joint in itertools.product(*options))
-    ours = site_reward(SLOW_EDGE, seen, plans(decide(Sequential(SLOW_EDGE), seen, seed)))
-    assert ours <= oracle + 1e-9
-    assert ours >= oracle - 0.25
+
+
+def test_the_best_joint_assignment_bounds_sequential_and_is_near() -> None:
+    gaps = {"sequential": 0.0, "greedy": 0.0}
+    sites_tried = 40
+    for seed in range(sites_tried):
+        seen = crowded_site(seed)
+        scene = look(SLOW_EDGE, seen)
+        options = [[SLOW_EDGE.table.plans[j] for j in scene.masked.plans(i)] for i in range(3)]
+        oracle = max(site_reward(SLOW_EDGE, seen, list(joint)) for joint in itertools.product(*options))
+        for name in gaps:
+            gap = oracle - site_reward(SLOW_EDGE, seen, plans(decide(named(name, SLOW_EDGE), seen, seed)))
+            assert gap >= -1e-9
+            gaps[name] += gap / sites_tried
+    assert gaps["sequential"] < 0.05
+    assert gaps["greedy"] > 5 * gaps["sequential"]
 
 
 def test_a_settled_site_stays_where_it_is() -> None:

@@ -12,46 +12,52 @@ from tflite_models.builder.build import Effort, build, build_pack, default_work_
 from tflite_models.builder.frames import DATA_FOLDER, load_garments
 from tflite_models.builder.recipes import RECIPES
 from tflite_models.builder.sheet import write_sheet
-from tflite_models.catalog import ModelsError
+from tflite_models.builder.table import markdown_tables
+from tflite_models.catalog import ModelsError, load_catalog, shipped_zoo
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tflite_models.builder", description=__doc__)
+    parser = argparse.ArgumentParser(prog="splitfleet models build", description=__doc__)
+    parser.add_argument("name", nargs="*", default=list(RECIPES), help="versions to build; default: all that ship")
+    parser.add_argument("--out", type=Path, help="folder for the model folders; each gets its int8 twin beside it")
+    parser.add_argument("--pack", type=Path, help="write the pack of labelled test frames to this .npz file")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet of frames to this .png file")
+    parser.add_argument("--tables", action="store_true", help="print the tables of docs/models.md for the shipped zoo")
+    parser.add_argument("--epochs", type=float, help="passes over the training frames; default: what the recipe says")
+    parser.add_argument("--workers", type=int, default=2, help="processes and threads to use; default: 2")
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of the Fashion-MNIST .gz files")
-    parser.add_argument("--work", type=Path, default=default_work_folder(), help="where frames and weights are kept")
-    commands = parser.add_subparsers(dest="command", required=True)
-    versions = commands.add_parser("versions", help="train, export and measure versions")
-    versions.add_argument("name", nargs="*", default=list(RECIPES), help="default: all")
-    versions.add_argument("--out", type=Path, required=True, help="folder for the model folders")
-    versions.add_argument("--epochs", type=float, help="default: what the recipe says")
-    versions.add_argument("--workers", type=int, default=2, help="processes and threads to use")
-    commands.add_parser("pack", help="write the pack of labelled test frames").add_argument("file", type=Path)
-    commands.add_parser("sheet", help="write a contact sheet of frames").add_argument("file", type=Path)
+    parser.add_argument(
+        "--work", type=Path, default=default_work_folder(), help="keeps frames and weights for next time"
+    )
     options = parser.parse_args(arguments)
+    if not (options.out or options.pack or options.sheet or options.tables):
+        parser.error("nothing to do: name --out, --pack, --sheet or --tables")
+    effort = Effort(epochs=options.epochs, workers=options.workers, data=options.data)
     try:
-        if options.command == "versions":
-            _versions(options)
-        elif options.command == "pack":
-            build_pack(options.file, effort=Effort(data=options.data), work=options.work)
-        else:
-            write_sheet(load_garments("test", options.data), options.file)
+        if options.tables:
+            print(markdown_tables(load_catalog(shipped_zoo())), end="")
+        if options.sheet:
+            write_sheet(load_garments("test", options.data), options.sheet)
+        if options.pack:
+            build_pack(options.pack, effort=effort, work=options.work)
+        if options.out:
+            _build_versions(options.out, options.name, effort, options.work)
     except ModelsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _versions(options: argparse.Namespace) -> None:
-    effort = Effort(epochs=options.epochs, workers=options.workers, data=options.data)
+def _build_versions(out: Path, names: list[str], effort: Effort, work: Path) -> None:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as bars:
         bar = bars.add_task("")
         folders = build(
-            options.out,
-            options.name,
+            out,
+            names,
             effort=effort,
-            work=options.work,
+            work=work,
             progress=lambda what, done, all_: bars.update(bar, description=what, completed=done, total=all_),
         )
     for folder in folders:

@@ -101,19 +101,20 @@ def train_version(recipe: Recipe, work: Path, effort: Effort, progress: Progress
     frames = work / "frames" / f"train-{effort.train_frames}.npy"
     arguments = [recipe.name, str(frames), str(effort.data), str(folder), str(epochs), str(effort.workers)]
     log = folder / "training.log"
-    with log.open("w", encoding="utf-8") as errors:
-        child = subprocess.Popen(
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
             [sys.executable, "-m", "tflite_models.builder.child", *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-        )
-        assert child.stdout is not None
-        for line in child.stdout:
+        ) as child,
+    ):
+        for line in child.stdout or ():
             words = line.split()
             if words[:1] == ["step"]:
                 progress(f"train {recipe.name} (loss {words[3]})", int(words[1]), int(words[2]))
-    if child.wait() != 0:
+    if child.returncode != 0:
         last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
         raise BuildError(f"training {recipe.name} failed ({log}):\n{last}")
     return folder
@@ -134,7 +135,7 @@ def measure_trained(
     sample = Sample(calibration, frames, truth, through_pictures(frames, work / "pictures"))
     epochs = effort.epochs or recipe.epochs
     provenance = Provenance(
-        command=f"splitfleet models build {recipe.name} --epochs {epochs:g}",
+        command=f"splitfleet models build {recipe.name} --epochs {epochs:g} --out ZOO",
         commit=_commit(),
         runtime="",
         frames=0,

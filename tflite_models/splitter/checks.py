@@ -62,15 +62,19 @@ def check_each(
     threads: int = 1,
 ) -> Iterator[CutCheck]:
     """Yield one check per cut. Raises ``ModelError`` where a file does not run, ``SplitRefused``."""
+
+    def load(file: bytes, origin: str) -> Submodel:
+        return Submodel(file, threads=threads, prefer=prefer, runtime=runtime, origin=origin)
+
     rng = np.random.default_rng(seed)
-    whole = Submodel(graph.data, threads=threads, prefer=prefer, runtime=runtime)
+    whole = load(graph.data, graph.origin)
     frames = [[random_input(spec, rng) for spec in whole.inputs] for _ in range(samples)]
     wanted = [whole.run(*frame) for frame in frames]
     del whole
     for cut in cuts:
         head_file, tail_file = split(graph, cut.index)
-        head = Submodel(head_file, threads=threads, prefer=prefer, runtime=runtime)
-        tail = Submodel(tail_file, threads=threads, prefer=prefer, runtime=runtime)
+        head = load(head_file, f"the head of {graph.origin} at {cut.name}")
+        tail = load(tail_file, f"the tail of {graph.origin} at {cut.name}")
         worst = 0.0
         for frame, want in zip(frames, wanted, strict=True):
             got = tail.run(*head.run(*frame))

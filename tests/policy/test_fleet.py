@@ -1,0 +1,200 @@
+"""What the registry believes of messages that are late, old, replayed, foreign or impossible."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from policy.fleet import DeviceFacts, DeviceReport, Fleet, WorkerReport
+from policy.interface import DeviceObservation, Weights
+from policy.rules import DeviceRules, SiteRules
+from tests.policy.builders import CODECS, HEAVY_S2, HEAVY_WEBP, LIGHT_LOCAL, board, small_model
+from tflite_models.profile import DeviceProfile
+
+SHA = {"heavy": "aa", "light": "bb"}
+FACTS = DeviceFacts(1, "board", 1.0, SHA, CODECS, fps=2.0, deadline_ms=400.0, may_ship_input=True)
+REPORT = DeviceReport(1, LIGHT_LOCAL, 0, fps=2.0, uplink_bps=3e6, rtt_ms=8.0)
+MODEL = small_model()
+BOARD = board()
+
+
+def profile_of(device_class: str, slowdown: float) -> DeviceProfile | None:
+    return BOARD if device_class == "board" and slowdown == 1.0 else None
+
+
+def registry(rules: SiteRules | None = None) -> Fleet:
+    return Fleet(MODEL, SHA, profile_of, rules or SiteRules())
+
+
+def ready(rules: SiteRules | None = None) -> Fleet:
+    fleet = registry(rules)
+    fleet.device_facts("cam", FACTS)
+    fleet.device_state("cam", 1, ready=True)
+    return fleet
+
+
+def seen(fleet: Fleet, now_s: float = 0.0, **current: object) -> DeviceObservation:
+    (device,) = fleet.observe(now_s, current).devices  # type: ignore[arg-type]
+    return device
+
+
+def test_a_device_appears_once_it_is_ready_and_has_said_what_it_can() -> None:
+    fleet = registry()
+    fleet.device_state("cam", 1, ready=True)
+    assert fleet.observe(0, {}).devices == ()
+    fleet.device_facts("cam", FACTS)
+    device = seen(fleet)
+    assert (device.name, device.profile, device.versions) == ("cam", BOARD, frozenset({"heavy", "light"}))
+    assert (device.uplink_bps, device.uplink_known, device.rtt_ms) == (1e6, False, 50.0)
+    assert (device.deadline_ms, device.fps, device.hold) == (400.0, 2.0, False)
+    fleet.device_state("cam", 1, ready=False)
+    assert fleet.observe(0, {}).devices == ()
+
+
+def test_the_order_of_retained_messages_does_not_matter() -> None:
+    one, other = registry(), registry()
+    one.device_state("cam", 4, ready=True)
+    one.device_facts("cam", dataclasses.replace(FACTS, session=4))
+    other.device_facts("cam", dataclasses.replace(FACTS, session=4))
+    other.device_state("cam", 4, ready=True)
+    assert seen(one) == seen(other)
+
+
+def test_a_late_will_does_not_bury_a_newer_session() -> None:
+    fleet = ready()
+    fleet.device_state("cam", 2, ready=True)
+    fleet.device_facts("cam", dataclasses.replace(FACTS, session=2))
+    fleet.device_state("cam", 1, ready=False)
+    fleet.device_report("cam", dataclasses.replace(REPORT, uplink_bps=1e9), 0.0)
+    assert seen(fleet).uplink_known is False
+    assert fleet.counters["older_session"] == 2
+
+
+def test_telemetry_steers_until_it_is_stale_then_the_plan_is_held() -> None:
+    fleet = ready()
+    fleet.device_report("cam", REPORT, 10.0)
+    fresh = seen(fleet, 12.0, cam=HEAVY_S2)
+    assert (fresh.uplink_bps, fresh.rtt_ms, fresh.telemetry_age_ms, fresh.hold) == (3e6, 8.0, 2000.0, False)
+    assert seen(fleet, 15.1, cam=HEAVY_S2).hold
+    assert not seen(fleet, 15.1).hold, "without a decision yet there is nothing to hold"
+
+
+def test_a_restarted_service_holds_what_is_retained_until_telemetry_comes() -> None:
+    fleet = ready()
+    assert seen(fleet, 0.0, cam=HEAVY_S2).hold
+    fleet.device_report("cam", REPORT, 0.0)
+    assert not seen(fleet, 0.1, cam=HEAVY_S2).hold
+
+
+def test_the_rate_that_is_measured_counts_once_there_is_one() -> None:
+    """The camera is set to 2 a second; a burst of 10 is believed in steps, as-fast-as-possible stays that."""
+    fleet = ready()
+    for fps, believed in ((2.0, 2.0), (10.0, 6.0), (10.0, 8.0), (0.0, 4.0)):
+        fleet.device_report("cam", dataclasses.replace(REPORT, fps=fps), 0.0)
+        assert seen(fleet).fps == believed
+    fleet.device_facts("cam", dataclasses.replace(FACTS, fps=0.0))
+    assert seen(fleet).fps == 0.0
+
+
+@pytest.mark.parametrize(
+    ("report", "counter"),
+    [
+        (dataclasses.replace(REPORT, uplink_bps=-1.0), "implausible_uplink"),
+        (dataclasses.replace(REPORT, uplink_bps=0.0), "implausible_uplink"),
+        (dataclasses.replace(REPORT, rtt_ms=-5.0), "implausible_rtt"),
+        (dataclasses.replace(REPORT, battery_share=1.5), "implausible_battery"),
+        (dataclasses.replace(REPORT, calibration=0.0), "implausible_calibration"),
+        (dataclasses.replace(REPORT, fps=-3.0), "implausible_fps"),
+    ],
+)
+def test_impossible_figures_are_counted_and_the_last_good_ones_kept(report: DeviceReport, counter: str) -> None:
+    fleet = ready()
+    fleet.device_report("cam", REPORT, 0.0)
+    before = seen(fleet)
+    fleet.device_report("cam", report, 0.0)
+    assert seen(fleet) == before
+    assert fleet.counters[counter] == 1
+
+
+def test_a_file_that_is_not_the_catalogs_is_not_held() -> None:
+    fleet = registry()
+    fleet.device_facts("cam", dataclasses.replace(FACTS, versions={"heavy": "other", "light": "bb", "new": "cc"}))
+    fleet.device_state("cam", 1, ready=True)
+    assert seen(fleet).versions == {"light"}
+    assert fleet.counters["versions_not_in_catalog"] == 2
+
+
+def test_a_class_without_a_profile_is_counted() -> None:
+    fleet = registry()
+    fleet.device_facts("cam", dataclasses.replace(FACTS, device_class="unheard-of"))
+    fleet.device_state("cam", 1, ready=True)
+    assert seen(fleet).profile is None
+    assert fleet.counters["class_without_profile"] == 1
+
+
+def test_rules_of_the_site_and_of_one_device() -> None:
+    rules = SiteRules(
+        DeviceRules(weights=Weights(0, 1, 0), deadline_ms=250.0, battery_floor=0.3),
+        {"cam": DeviceRules(weights=Weights(1, 0, 0), may_ship_input=False)},
+    )
+    device = seen(ready(rules))
+    assert (device.weights, device.deadline_ms) == (Weights(1, 0, 0), 250.0)
+    assert (device.may_ship_input, device.battery_floor) == (False, 0.3)
+
+
+def test_a_device_may_forbid_its_pictures_whatever_the_rules_say() -> None:
+    fleet = registry(SiteRules(DeviceRules(may_ship_input=True)))
+    fleet.device_facts("cam", dataclasses.replace(FACTS, may_ship_input=False))
+    fleet.device_state("cam", 1, ready=True)
+    assert not seen(fleet).may_ship_input
+
+
+LOAD = WorkerReport(1, period_ms=1000.0, queued=0, served=20, utilisation=0.24, batch_mean=1.0)
+
+
+def test_workers_together() -> None:
+    fleet = registry()
+    assert fleet.observe(0, {}).edge.workers == 0
+    fleet.worker_state("w1", 1, 2, SHA, ready=True)
+    fleet.worker_state("w2", 1, 1, {"heavy": "aa"}, ready=True)
+    edge = fleet.observe(0, {}).edge
+    assert (edge.workers, edge.threads, edge.versions, edge.utilisation) == (2, 3, frozenset({"heavy"}), None)
+    fleet.worker_load("w1", dataclasses.replace(LOAD, utilisation=0.9), 0.0, steady=False)
+    fleet.worker_load("w2", dataclasses.replace(LOAD, utilisation=0.3, queued=10), 0.0, steady=False)
+    edge = fleet.observe(0, {}).edge
+    assert edge.utilisation == pytest.approx((0.9 * 2 + 0.3) / 3)
+    assert edge.backlog_ms == pytest.approx(10 * (0.3 * 1000 / 20) / 3)
+    assert fleet.observe(6, {}).edge.utilisation is None
+    fleet.worker_state("w2", 0, 1, SHA, ready=False)
+    assert fleet.observe(6, {}).edge.workers == 2, "a will of an older session"
+    fleet.worker_state("w2", 1, 0, {}, ready=False)
+    assert fleet.observe(6, {}).edge.versions == {"heavy", "light"}
+
+
+def test_the_edge_is_calibrated_by_what_its_workers_take() -> None:
+    """Profile: 12 ms per frame at s2, 40 ms whole; served half and half, 26 ms on average; the worker took 52."""
+    fleet = registry()
+    fleet.worker_state("w", 1, 1, SHA, ready=True)
+    for name, plan in (("a", HEAVY_S2), ("b", HEAVY_WEBP), ("c", LIGHT_LOCAL)):
+        fleet.device_facts(name, FACTS)
+        fleet.device_state(name, 1, ready=True)
+        fleet.device_report(name, dataclasses.replace(REPORT, plan=plan, fps=5.0), 0.0)
+    load = WorkerReport(1, 1000.0, 0, served=10, utilisation=0.52, batch_mean=1.0)
+    fleet.worker_load("w", load, 0.0, steady=False)
+    assert fleet.calibration.factor == 1.0
+    for _ in range(60):
+        fleet.worker_load("w", load, 0.0, steady=True)
+    assert fleet.observe(0, {}).edge.calibration == pytest.approx(2.0, rel=1e-3)
+    for _ in range(60):
+        fleet.worker_load("w", dataclasses.replace(load, served=3, utilisation=1.0), 0.0, steady=True)
+    assert fleet.calibration.factor == pytest.approx(4.0, rel=1e-3), "bounded"
+
+
+def test_idle_workers_calibrate_nothing() -> None:
+    fleet = registry()
+    fleet.worker_state("w", 1, 1, SHA, ready=True)
+    fleet.worker_load("w", dataclasses.replace(LOAD, served=0, utilisation=0.0), 0.0, steady=True)
+    fleet.worker_load("w", dataclasses.replace(LOAD, utilisation=40.0), 0.0, steady=True)
+    assert fleet.calibration.factor == 1.0
+    assert fleet.counters["implausible_worker_load"] == 1
