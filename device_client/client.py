@@ -82,6 +82,21 @@ class Client:
         camera = open_camera(settings.camera, shipped_zoo() / "frames.npz")
         self._capture = CaptureThread(camera, settings.camera, self._frame_waits)
 
+    @property
+    def session(self) -> int:
+        """Number of this session."""
+        return self._ledger.session
+
+    @property
+    def frames_closed(self) -> int:
+        """Frames of this session that have their outcome."""
+        return sum(self._ledger.counts.values())
+
+    @property
+    def online(self) -> bool:
+        """Whether the broker has accepted us and not left since."""
+        return self._link is not None and self._link.connected
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:

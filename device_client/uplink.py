@@ -7,6 +7,7 @@ from collections import deque
 SMALL_BYTES = 600
 """Up to here a round trip says more of the RTT than of the rate."""
 WINDOW_MS = 20_000
+BASE_SAMPLES = 7
 RATE_SAMPLES = 6
 FADING = 0.6
 """Weight of a sample against the next newer one."""
@@ -25,7 +26,7 @@ class UplinkEstimator:
     """
 
     def __init__(self) -> None:
-        self._small: deque[tuple[float, int, float]] = deque(maxlen=64)
+        self._small: deque[tuple[float, int, float]] = deque(maxlen=BASE_SAMPLES)
         self._large: deque[tuple[int, float]] = deque(maxlen=RATE_SAMPLES)
         self._last_large_ms: float | None = None
 

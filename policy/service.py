@@ -92,7 +92,7 @@ def run(settings: PolicySettings, stop: threading.Event) -> None:
         subscriptions=[Subscription(topic_filter(settings.site, c), c.qos) for c in HEARD],
         clean_start=True,  # telemetry queued while we were away would pass for fresh
     )
-    service = Service(settings, decider, fleet, link.publish)
+    service = Service(settings, decider, fleet, link.publish, link.counters)
     link.start()
     log.info(_line("serving", policy=settings.policy, site=settings.site, plans=len(fleet.model.table)))
     try:
@@ -127,9 +127,15 @@ class Service:
     """The loop's body: translates messages for the fleet and decisions for the wire. Not thread-safe."""
 
     def __init__(
-        self, settings: PolicySettings, decider: Decider, fleet: Fleet, publish: Callable[..., int | None]
+        self,
+        settings: PolicySettings,
+        decider: Decider,
+        fleet: Fleet,
+        publish: Callable[..., int | None],
+        link_counters: Counter[str],
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self._link_counters = link_counters
         self._settings = settings
         self._decider = decider
         self._fleet = fleet
@@ -170,13 +176,14 @@ class Service:
             self._next_s = now_s + self._settings.period_s
             self._last_s = now_s
             self._decide(now_s)
+        self._summary_s = self._summary_s or now_s
         if now_s - self._summary_s >= SUMMARY_S:
             self._summary_s = now_s
             self.summarise()
 
     def summarise(self) -> None:
         """Log every counter that is not zero."""
-        counters = self.counters + self._fleet.counters + self._decider.counters
+        counters = self.counters + self._fleet.counters + self._decider.counters + self._link_counters
         log.info(_line("counters", edge_calibration=round(self._fleet.calibration.factor, 3), **counters))
 
     def _decide(self, now_s: float) -> None:

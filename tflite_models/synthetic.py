@@ -126,10 +126,11 @@ def _conv_options(activation: int = _RELU, stride: int = 1) -> Any:
     )
 
 
-def conv_chain(layers: int, height: int, width: int, channels: int, seed: int = 0) -> bytes:
+def conv_chain(layers: int, height: int, width: int, channels: int, seed: int = 0, *, pooled: bool = False) -> bytes:
     """Return a float32 model of ``layers`` 3×3 convolutions with ReLU, all height × width × channels.
 
-    It costs ``layers * height * width * 9 * channels**2`` multiply-accumulates. The batch is open.
+    It costs ``layers * height * width * 9 * channels**2`` multiply-accumulates. The batch is open. With ``pooled``
+    the output is the mean over the picture, [1, channels]: scores, as a classifier has them.
     """
     rng = np.random.default_rng(seed)
     writer = ModelWriter()
@@ -145,6 +146,10 @@ def conv_chain(layers: int, height: int, width: int, channels: int, seed: int = 
         ]
         last = writer.tensor(shape, open_batch=True)
         writer.operator("CONV_2D", inputs, [last], _conv_options())
+    if pooled:
+        picture, axes = last, writer.tensor((2,), "int32", data=np.array([1, 2]))
+        last = writer.tensor((1, channels), open_batch=True)
+        writer.operator("MEAN", [picture, axes], [last], schema.ReducerOptionsT(keepDims=False))
     return writer.file([first], [last])
 
 

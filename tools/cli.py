@@ -6,7 +6,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +15,10 @@ TOLD = {
     "wire.errors.WireError",
     "tflite_models.catalog.ModelsError",
     "tflite_models.profile.ProfileError",
+    "device_client.errors.DeviceError",
     "edge_broker_side.errors.EdgeError",
     "policy.errors.PolicyError",
-    "tflite_models.builder.frames.FrameError",
+    "tools.supervisor.SupervisorError",
 }
 """Root errors that speak to the user: one line and exit code 2. By name, so that none need be imported."""
 
@@ -65,7 +65,7 @@ class Pending(TyperCommand):
         if isinstance(found, typer.Typer):
             command = typer.main.get_group(found)
         else:
-            single = typer.Typer(add_completion=False)
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
             single.command(self.name)(found)
             command = typer.main.get_command(single)  # type: ignore[assignment]
         command.name = self.name
@@ -88,12 +88,16 @@ def lazy_commands(table: Table) -> list[Any]:
         if isinstance(target, str):
             commands.append(Pending(name, target, summary))
         else:
-            commands.append(LazyGroup(name=name, help=summary, commands=lazy_commands(target), no_args_is_help=True))
+            group = LazyGroup(name=name, help=summary, commands=lazy_commands(target), no_args_is_help=True)
+            group.rich_markup_mode = None
+            commands.append(group)
     return commands
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"splitfleet {version('splitfleet')}")
         raise typer.Exit
 
@@ -116,8 +120,10 @@ class _State:
 
 
 def build() -> Any:
-    """Return the whole command."""
-    app = typer.Typer(cls=LazyGroup, name="splitfleet", no_args_is_help=True, pretty_exceptions_enable=False)
+    """Return the whole command. Help is plain text: rich alone would take half of the time an answer may take."""
+    app = typer.Typer(
+        cls=LazyGroup, name="splitfleet", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
     app.callback()(root)
     group = typer.main.get_group(app)
     for command in lazy_commands(COMMANDS):

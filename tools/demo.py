@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_broker_side.broker import BrokerSettings, start_broker
 from edge_broker_side.totals import Totals, totals
+from policy.baselines import POLICIES
 from tools.demo_scenario import DemoDevice, cast
 from tools.demo_site import SITE, SiteFiles, measured_profiles, prepare_store, write_device, write_edge
 from tools.demo_view import live, summary_table
@@ -36,6 +38,8 @@ from wire.mqtt import Link, LinkSettings, Received, Subscription
 
 REFRESH_S = 0.25
 STOP_DEVICES_S = 20.0
+PAPER_WIDTH = 150
+"""Columns where there is no terminal to ask."""
 SETTLE_S = 3.0
 """How long the subscriber waits for messages under way once every device has ended."""
 
@@ -61,7 +65,9 @@ def demo(
 
     Example: splitfleet demo --seconds 45 --headless --json out.json
     """
-    console = Console(highlight=False)
+    if policy not in POLICIES:
+        raise typer.BadParameter(f"'{policy}' is none of {', '.join(POLICIES)}", param_hint="--policy")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PAPER_WIDTH)
     stop = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -254,7 +260,7 @@ class DemoRun:
 
     def save_picture(self, path: Path) -> None:
         """Write the last live picture as SVG."""
-        paper = Console(record=True, width=150, file=path.open("w", encoding="utf-8"), force_terminal=True)
+        paper = Console(record=True, width=PAPER_WIDTH, file=path.open("w", encoding="utf-8"), force_terminal=True)
         paper.print(self._picture)
         paper.save_svg(str(path), title="splitfleet demo")
 

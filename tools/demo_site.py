@@ -31,6 +31,8 @@ SITE = "demo"
 EMULATED_ACTIVE_MW = 2500.0
 """Drawn above idle by an emulated board while computing: about a Raspberry Pi 4 with one busy core. Modelled."""
 PROFILE_RUNS = 20
+EDGE_BATCHES = (1, 2, 4, 8)
+"""Four devices never fill a larger batch."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -61,7 +63,7 @@ def measured_profiles(catalog: Catalog, progress: Progress, *, again: bool) -> t
         catalog, list(frames[:PROFILE_RUNS]), device_class="this-machine", runs=PROFILE_RUNS, progress=progress,
         active_power_mw=EMULATED_ACTIVE_MW,
     )  # fmt: skip
-    edge = profile_edge(catalog, progress=progress)
+    edge = profile_edge(catalog, batches=EDGE_BATCHES, repeats=3, progress=progress)
     save_profile(device, device_file)
     save_profile(edge, edge_file)
     return device, edge

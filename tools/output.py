@@ -7,23 +7,28 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
+
+PIPE_COLUMNS = 160
+"""Width of tables where no terminal tells one."""
 
 
 def console() -> Console:
     """Return a console on today's stdout; made anew so that tests and pipes see their own stream."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under ``columns``; numbers are right-aligned, ``None`` is shown as a dash."""
     lines = [tuple(row) for row in rows]
-    table = Table(title=title or None, title_justify="left", pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = any(isinstance(line[index], int | float) for line in lines)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold", min_width=len(column))
     for line in lines:
         table.add_row(*(Text(_cell(value)) for value in line))
     console().print(table)

@@ -71,9 +71,9 @@ RULES = """
 """
 
 LAYOUT = """
-Tensors (`f32`, `f16`, `q8`, `q4`, `q2`, `i8`): where there are more than two axes, the last one (channels) moves behind
-the batch axis. Elements of several bytes are little-endian and sent as planes: first all lowest bytes, then all second
-ones. The whole is a raw deflate stream (RFC 1951). Level `n` of `q*` stands for `low + n · (high − low) / (levels − 1)`.
+Tensors (`f32`, `f16`, `q8`, `q4`, `q2`, `i8`): with more than two axes, the last one (channels) moves behind the
+batch axis. Elements of several bytes are little-endian and sent as planes: first all lowest bytes, then all second
+ones. The whole is a raw deflate stream (RFC 1951). Level `n` of `q*` is `low + n · (high − low) / (levels − 1)`.
 The receiver knows how many elements a plan may bring, and refuses more before it allocates anything."""
 
 

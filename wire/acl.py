@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from wire.channels import CHANNELS, ROOT, Channel, Role, check_name
 
 _OWN: Mapping[Role, str] = {Role.DEVICE: "", Role.WORKER: "worker-"}
-"""Roles whose account is the ``<name>`` in the topics of channels that begin so; other topics of theirs are anybody's."""
+"""Roles whose account is the ``<name>`` in the topics of channels that begin so; in others the name is anybody's."""
 
 
 def acl_file(site: str, accounts: Mapping[str, Role]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.device_client.stores import write_pictures, write_store
+from tests.device_client.stores import LABELS, picture, write_pictures, write_store
+from tflite_models.pack import write_pack
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of thirty pictures."""
     return write_pictures(tmp_path_factory.mktemp("pictures"), 30)
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled pack of forty pictures."""
+    path = tmp_path_factory.mktemp("pack") / "frames.npz"
+    write_pack(
+        path, np.stack([picture(number) for number in range(40)]), np.arange(40, dtype=np.uint8) % len(LABELS), LABELS
+    )
+    return path

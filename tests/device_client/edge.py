@@ -48,7 +48,9 @@ def link_to(port: int) -> LinkSettings:
     return LinkSettings(port=port, backoff_min_s=0.05, backoff_max_s=0.2, keepalive_s=5)
 
 
-def device_settings(tmp: Path, site: str, port: int | None, models: Path, pictures: Path, **changes: Any) -> DeviceSettings:
+def device_settings(
+    tmp: Path, site: str, port: int | None, models: Path, pictures: Path, **changes: Any
+) -> DeviceSettings:
     """Return the settings of a client that takes a picture folder's frames as fast as it can."""
     camera = changes.pop("camera", CameraSettings(kind="folder", path=pictures, fps=0))
     return DeviceSettings(
@@ -99,6 +101,10 @@ class Edge:
     def raw(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
         """Publish bytes to the device."""
         self._link.publish(channels.topic(self.site, DEVICE, channel), payload, qos=1, retain=retain)
+
+    def answer_late(self, activation: Activation) -> None:
+        """Answer a held frame, in the thread that owns the tails."""
+        self._inbox.put(activation)
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
         """Wait until something has been seen."""
@@ -154,6 +160,8 @@ class Edge:
             for event in self._inbox.take(0.05):
                 if isinstance(event, Received):
                     self._receive(event)
+                elif isinstance(event, Activation):
+                    answer_ok(self, event)
 
     def _receive(self, event: Received) -> None:
         channel = channels.parse_topic(event.topic).channel

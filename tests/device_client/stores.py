@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 from PIL import Image
 
 from tflite_models.catalog import (
@@ -98,11 +99,17 @@ def write_store(root: Path) -> Path:
     return root
 
 
-def write_pictures(folder: Path, count: int, *, side: int = SIDE) -> Path:
-    """Write PNG files of random blocks, named by their order."""
+def picture(number: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Return random blocks, always the same for a number."""
+    blocks = np.random.default_rng(number).integers(0, 256, (side // 4, side // 4, 3), np.uint8)
+    return blocks.repeat(4, 0).repeat(4, 1)
+
+
+def write_pictures(folder: Path, count: int, *, first: int = 0, side: int = SIDE) -> Path:
+    """Write PNG files of random blocks, named by their order; each appears whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(7)
-    for number in range(count):
-        blocks = rng.integers(0, 256, (side // 4, side // 4, 3), np.uint8)
-        Image.fromarray(blocks.repeat(4, 0).repeat(4, 1)).save(folder / f"{number:04d}.png")
+    for number in range(first, first + count):
+        unfinished = folder / "unfinished"
+        Image.fromarray(picture(number, side)).save(unfinished, "PNG")
+        unfinished.rename(folder / f"{number:04d}.png")
     return folder

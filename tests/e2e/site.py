@@ -38,7 +38,9 @@ class Site:
         self.port = self.broker.port
         self.processes = Supervisor(folder / "logs")
         self._rev = 0
-        self._link = Link(LinkSettings(port=self.port, backoff_max_s=0.5), "test-operator", Inbox())
+        self._link = Link(
+            LinkSettings(port=self.port, backoff_max_s=0.5, qos1_outbox_bytes=32 * 2**20), "test-operator", Inbox()
+        )
         self._link.start()
 
     def close(self) -> None:

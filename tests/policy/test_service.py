@@ -171,6 +171,8 @@ def test_decisions_follow_the_uplink_and_outlive_the_service(any_broker: Broker,
             assert second.plan != HEAVY_WEBP
             assert second.reason.startswith("uplink measured at 30 kbit/s, the deadline would be missed")
         with serving(settings):
+            peer.birth(name="dog")
+            peer.wait(lambda d: len(d) == 1, "dog")  # from here on the service hears everything
             peer.telemetry(8e6, replayed=True)
             peer.telemetry(3e4, decision_rev=2, plan=second.plan)
             with Peer(any_broker, site, "late") as late:

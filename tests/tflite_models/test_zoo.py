@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from tflite_models.builder.recipes import INT8, RECIPES
+from tflite_models.builder.table import markdown_tables
 from tflite_models.catalog import Catalog, load_catalog, shipped_zoo
 from tflite_models.pack import load_pack, shipped_pack
 from tflite_models.runtime import LIGHT, Submodel
@@ -77,3 +79,8 @@ def test_some_cut_beats_the_best_picture_codec_in_bytes_at_little_loss(name: str
         for plan, facts in version.all_plans()
         if plan.cut not in (INPUT, OUTPUT)
     )
+
+
+def test_the_documented_tables_are_those_of_the_manifests() -> None:
+    document = Path(__file__).parents[2] / "docs" / "models.md"
+    assert markdown_tables(zoo()) in document.read_text(encoding="utf-8")

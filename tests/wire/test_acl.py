@@ -11,7 +11,7 @@ import pytest
 
 from edge_broker_side.broker import Broker, BrokerSettings, find_mosquitto, start_broker
 from wire.acl import acl_file
-from wire.channels import CHANNELS, ROOT, Channel, Role, shared_filter
+from wire.channels import CHANNELS, ROOT, Role, shared_filter
 from wire.errors import TopicError
 from wire.inbox import Inbox
 from wire.mqtt import Connected, Link, LinkSettings, Received, Subscription

@@ -1,0 +1,1 @@
+"""Benches: what device and worker add to the bare interpreter loop."""
