@@ -42,7 +42,11 @@ class Answer:
 
 
 class Engine:
-    """Every submodel of this process. For one thread; ``slowdown`` sleeps to emulate a slower board."""
+    """Every submodel of this process. For one thread.
+
+    ``slowdown`` above 1 emulates a slower board: it sleeps that multiple of the processor time that a computation took.
+    Of the wall time, a busy machine would multiply its own pauses too.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Engine:
         self._runtime = runtime
         self._slowdown = slowdown
         self._sleep = sleep
+        self._clock = time.thread_time if slowdown > 1 else time.perf_counter
         self._loaded: OrderedDict[tuple[str, str], Submodel] = OrderedDict()
 
     def check(self, plan: Plan) -> str | None:
@@ -85,37 +90,38 @@ class Engine:
         self._submodel(plan.version, OUTPUT)
         if not plan.is_local:
             shape = self._catalog.folder(plan.version).version.inputs[0].shape
-            self.run_head(plan, np.zeros(shape[1:], np.uint8))
+            self._encode(plan, np.zeros(shape[1:], np.uint8))
 
     def run_head(self, plan: Plan, image: Pixels) -> Encoded:
         """Run the head of a plan that is not local, and encode what crosses."""
+        encoded = self._encode(plan, image)
+        self._slow(encoded.head_ms + encoded.encode_ms)
+        return encoded
+
+    def _encode(self, plan: Plan, image: Pixels) -> Encoded:
         version = self._catalog.folder(plan.version).version
         cut, facts = version.cut(plan.cut), version.facts(plan.cut, plan.codec)
-        began = time.perf_counter()
+        head = None if plan.cut == INPUT else self._submodel(plan.version, plan.cut)
+        began = self._clock()
         picture = _fitted(version, image)
-        if plan.cut == INPUT:
-            crossing: tuple[Array, ...] = (picture,)
-        else:
-            head = self._submodel(plan.version, plan.cut)
-            crossing = head.run(frame_to_input(version.inputs[0], picture))
-        ran = time.perf_counter()
+        crossing = (picture,) if head is None else head.run(frame_to_input(version.inputs[0], picture))
+        ran = self._clock()
         tensors = encode_activation(cut, facts, crossing)
-        done = time.perf_counter()
-        self._slow(done - began)
+        done = self._clock()
         factor = 1000 * self._slowdown
         return Encoded(tensors, (ran - began) * factor, (done - ran) * factor)
 
     def run_whole(self, version_name: str, image: Pixels) -> Answer:
         """Run a whole network here."""
         version = self._catalog.folder(version_name).version
-        began = time.perf_counter()
         model = self._submodel(version_name, OUTPUT)
+        began = self._clock()
         outputs = model.run(frame_to_input(version.inputs[0], _fitted(version, image)))
-        took = time.perf_counter() - began
-        self._slow(took)
+        ms = (self._clock() - began) * 1000 * self._slowdown
+        self._slow(ms)
         best = best_label(version, outputs)
         rest = () if best else tuple(encode(o, "f32" if o.dtype.kind == "f" else "i8") for o in outputs)
-        return Answer(best, rest, took * 1000 * self._slowdown)
+        return Answer(best, rest, ms)
 
     def _submodel(self, version: str, cut: str) -> Submodel:
         key = (version, cut)
@@ -139,9 +145,10 @@ class Engine:
             raise CatalogError(f"{path} is not the file its manifest describes (sha256 differs): deploy it again")
         return path
 
-    def _slow(self, seconds: float) -> None:
+    def _slow(self, emulated_ms: float) -> None:
+        """Make a computation last as long as on the emulated board; what it really took is part of that."""
         if self._slowdown > 1:
-            self._sleep(seconds * (self._slowdown - 1))
+            self._sleep(emulated_ms * (1 - 1 / self._slowdown) / 1000)
 
 
 def best_label(version: Version, outputs: tuple[Array, ...]) -> ScoredLabel | None:

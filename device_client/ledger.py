@@ -30,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions(session INTEGER PRIMARY KEY, captured INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS frames(
     session INTEGER NOT NULL, frame INTEGER NOT NULL, plan TEXT NOT NULL, captured_ms INTEGER NOT NULL, line TEXT,
-    PRIMARY KEY (session, frame)) WITHOUT ROWID;
+    sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, frame)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS folded(
     session INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, frames INTEGER NOT NULL,
     recorded INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, outcome, reason)) WITHOUT ROWID;
@@ -81,7 +81,7 @@ class Ledger:
         """Enter a captured frame and return its number in this session."""
         self.captured += 1
         self._db.execute(
-            "INSERT INTO frames VALUES (?, ?, ?, ?, NULL)", (self.session, self.captured, str(plan), captured_ms)
+            "INSERT INTO frames VALUES (?, ?, ?, ?, NULL, 0)", (self.session, self.captured, str(plan), captured_ms)
         )
         self._rows += 1
         if self._rows > self._max_rows:
@@ -141,10 +141,15 @@ class Ledger:
         if found is None:
             return None
         rows = self._db.execute(
-            "SELECT plan, line FROM frames WHERE session = ? AND line IS NOT NULL ORDER BY frame LIMIT ?",
+            "SELECT plan, line, frame FROM frames WHERE session = ? AND line IS NOT NULL"
+            " ORDER BY sent DESC, frame LIMIT ?",
             (found, BATCH_ROWS),
         ).fetchall()
-        plans = {text: index for index, text in enumerate(dict.fromkeys(text for text, _ in rows))}
+        with _Transaction(self._db):
+            self._db.executemany(
+                "UPDATE frames SET sent = 1 WHERE session = ? AND frame = ?", [(found, frame) for _, _, frame in rows]
+            )
+        plans = {text: index for index, text in enumerate(dict.fromkeys(text for text, _, _ in rows))}
         folded = [
             FoldedCount(Outcome(outcome), reason, frames)
             for outcome, reason, frames in self._db.execute(
@@ -157,7 +162,7 @@ class Ledger:
             batch=self._batch,
             captured=self.captured if found == self.session else self._captured_in(found),
             plans=tuple(parse_plan(text) for text in plans),
-            rows=tuple(_line(text, plans[plan]) for plan, text in rows),
+            rows=tuple(_line(text, plans[plan]) for plan, text, _ in rows),
             folded=tuple(folded),
         )
         return message, folded
@@ -182,16 +187,11 @@ class Ledger:
     # -- bounds and crashes ----------------------------------------------------------------------------------------
 
     def _fold(self) -> None:
-        """Turn the oldest closed lines into counts, keeping the batch under way as it is."""
-        held = {row.frame for row in self._outstanding[0].rows} if self._outstanding else set()
-        oldest = [
-            (session, frame, line)
-            for session, frame, line in self._db.execute(
-                "SELECT session, frame, line FROM frames WHERE line IS NOT NULL ORDER BY session, frame LIMIT ?",
-                (FOLD_ROWS + len(held),),
-            ).fetchall()
-            if frame not in held
-        ]
+        """Turn the oldest closed lines into counts, but for those that the recorder may have without our knowing."""
+        oldest = self._db.execute(
+            "SELECT session, frame, line FROM frames WHERE line IS NOT NULL AND NOT sent ORDER BY session, frame LIMIT ?",
+            (FOLD_ROWS,),
+        ).fetchall()
         with _Transaction(self._db):
             for session, frame, line in oldest:
                 values = json.loads(line)

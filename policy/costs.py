@@ -61,8 +61,6 @@ class FleetCosts:
     head_ms: Array
     encode_ms: Array
     tx_ms: Array
-    link_ms: Array
-    """RTT and the worker's handling; 0 for local plans."""
     own_ms: Array
     """All of the latency that does not depend on the edge's load."""
     own_p95_ms: Array
@@ -222,7 +220,6 @@ class CostModel:
             head,
             encode,
             tx,
-            link,
             own_ms=busy + tx + link,
             own_p95_ms=head_p95 + encode + table.bytes_p95 * ms_per_byte * remote + link,
             energy_mj=energy,

@@ -19,6 +19,7 @@ from tflite_models.catalog import load_catalog
 from tflite_models.runtime import Submodel
 from wire import channels, codec
 from wire.channels import Channel
+from wire.errors import PayloadError
 from wire.inbox import Inbox
 from wire.messages import (
     Activation,
@@ -128,6 +129,10 @@ class Edge:
         """Return how many recorded frames ended so."""
         return sum(n for (o, r), n in self.outcomes().items() if o is outcome and reason in (None, r))
 
+    def rev(self) -> int:
+        """Return the decision that the newest telemetry names."""
+        return self.telemetry[-1].decision_rev if self.telemetry else 0
+
     def counter(self, name: str) -> int:
         """Return a counter of the newest telemetry."""
         return self.telemetry[-1].counters.get(name, 0) if self.telemetry else 0
@@ -165,7 +170,10 @@ class Edge:
 
     def _receive(self, event: Received) -> None:
         channel = channels.parse_topic(event.topic).channel
-        message = codec.decode(channel, event.payload)
+        try:
+            message = codec.decode(channel, event.payload)
+        except PayloadError:  # our own poison, from a broker that does not know "no local"
+            return
         with self._changed:
             self._keep(message)
             self._changed.notify_all()
@@ -179,7 +187,7 @@ class Edge:
             case Outcomes():
                 self.batches.append(message)
                 self._keep_lines(message)
-            case Result():
+            case Result() if message.computed_by == DEVICE:
                 self.results.append(message)
             case State():
                 self.states.append(message)

@@ -157,6 +157,7 @@ def test_a_full_disk_costs_receipts_but_neither_the_process_nor_a_frame(
             number += 1
             peer.say(OUTCOMES, outcomes(number, *range(number * 100, number * 100 + 100)))
             peer.until(lambda: not peer.link.waiting)
+            peer.take(0.1)
         assert process.alive
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
         missing = {sent for sent in range(1, number + 1) if Recorded(1, sent) not in peer.of(RECORDED)}
@@ -164,6 +165,7 @@ def test_a_full_disk_costs_receipts_but_neither_the_process_nor_a_frame(
         while missing:
             for sent in sorted(missing)[:20]:
                 peer.say(OUTCOMES, outcomes(sent, *range(sent * 100, sent * 100 + 100)))
+            peer.until(lambda: not peer.link.waiting)
             peer.take(0.2)
             missing = {sent for sent in missing if Recorded(1, sent) not in peer.of(RECORDED)}
         assert process.end() == 0

@@ -188,6 +188,33 @@ def test_sequential_is_never_below_greedy(seen: FleetObservation) -> None:
     assert ours >= site_reward(MODEL, seen, plans(decide(Greedy(MODEL), seen))) - 1e-9
 
 
+def test_sequential_gives_way_to_a_neighbour_that_greed_would_swamp() -> None:
+    """A patient device gains by sending heavy frames; the 120 ms each takes would make an urgent neighbour late.
+
+    For the site the patient one must step aside, although nothing in its own reward tells it to.
+    """
+    patient = dataclasses.replace(
+        DEVICE,
+        name="patient",
+        fps=7.5,
+        deadline_ms=20_000.0,
+        weights=Weights(0.3, 0.0, 0.7),
+        codecs=frozenset({"webp50"}),
+    )
+    urgent = dataclasses.replace(
+        DEVICE, name="urgent", fps=1.0, weights=Weights(0.0, 1.0, 0.0), profile=board("slow", 3000.0)
+    )
+    alone = decide(Sequential(SLOW_EDGE), fleet(patient))["patient"].plan
+    assert alone == HEAVY_WEBP
+    both = fleet(patient, urgent)
+    for seed in range(4):
+        chosen = decide(Sequential(SLOW_EDGE), both, seed)
+        assert chosen["patient"].plan != alone
+        assert not chosen["urgent"].plan.is_local
+        assert chosen["urgent"].predicted is not None
+        assert chosen["urgent"].predicted.late_share == 0
+
+
 def crowded_site(seed: int) -> FleetObservation:
     """Three devices with four plans each before one slow interpreter."""
     rng = np.random.default_rng(seed)

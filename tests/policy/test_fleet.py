@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from policy.calibration import expected_ms_per_frame
 from policy.fleet import DeviceFacts, DeviceReport, Fleet, WorkerReport
 from policy.interface import DeviceObservation, Weights
 from policy.rules import DeviceRules, SiteRules
@@ -189,6 +190,15 @@ def test_the_edge_is_calibrated_by_what_its_workers_take() -> None:
     for _ in range(60):
         fleet.worker_load("w", dataclasses.replace(load, served=3, utilisation=1.0), 0.0, steady=True)
     assert fleet.calibration.factor == pytest.approx(4.0, rel=1e-3), "bounded"
+
+
+def test_what_the_profile_expects_of_a_mix_at_the_batch_size_that_was_measured() -> None:
+    """Heavy as webp50: 40 ms alone, 240 ms for a batch of eight; at s2 12 and 72. Local plans do not count."""
+    index = MODEL.table.index
+    mix = [(index[HEAVY_WEBP], 3.0), (index[HEAVY_S2], 1.0), (index[LIGHT_LOCAL], 9.0)]
+    assert expected_ms_per_frame(MODEL.edge, mix, 1.0) == pytest.approx((3 * 40 + 12) / 4)
+    assert expected_ms_per_frame(MODEL.edge, mix, 7.0) == pytest.approx((3 * 30 + 9) / 4)
+    assert expected_ms_per_frame(MODEL.edge, mix[2:], 1.0) == 0.0
 
 
 def test_idle_workers_calibrate_nothing() -> None:

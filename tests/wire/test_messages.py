@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.wire.examples import EXAMPLES
@@ -64,6 +64,7 @@ def test_every_message_survives_the_round_trip(channel: Channel, data: st.DataOb
 
 
 @each_channel
+@settings(max_examples=25)  # each example is cut at every byte
 @given(data=st.data())
 def test_every_truncation_is_refused(channel: Channel, data: st.DataObject) -> None:
     payload = encode(channel, data.draw(messages_of(channel.message)))

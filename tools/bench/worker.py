@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from edge_broker_side.broker import Broker, BrokerSettings, start_broker
 from tflite_models.catalog import MANIFEST, MODEL, Cut, Provenance, TensorSpec, Version, version_to_json
@@ -35,6 +36,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 LEAST_BATCHES = 12
 """Of every closed-loop run: the rate of fewer stairs is too uncertain."""
 HALF = 0.5
+Times = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Made:
     version: str
     path: Path
     single_ms: float
-    array: np.ndarray  # type: ignore[type-arg]
+    array: NDArray[np.float32]
     tensor: EncodedTensor
 
 
@@ -137,7 +139,7 @@ class _Bench:
                 seconds = max(self._seconds, LEAST_BATCHES * batch * tail.single_ms / 1000)
                 bare, ledgers = [], []
                 for _ in range(self._repeats):
-                    bare.append(batch / _bare_ms(tail, batch, self._core, self._seconds / 3) * 1000)
+                    bare.append(batch * 1000 / float(_bare_ms(tail, batch, self._core, self._seconds / 3).mean()))
                     plan = Plan(tail.version, "mid", CODEC)
                     ledgers.append(load.closed(plan, tail.tensor, seconds, in_flight=max(8, 3 * batch)))
                     _progress(f"{tail.version}, batch {batch}: {ledgers[-1].frames_per_s() / bare[-1]:.3f} of bare")
@@ -159,7 +161,7 @@ class _Bench:
                 per_s = HALF * 1000 / tail.single_ms
                 p50, p99, ledgers = [], [], []
                 for _ in range(self._repeats):
-                    bare_ms = _bare_ms(tail, 1, self._core, self._seconds / 3)
+                    bare_ms = np.median(_bare_ms(tail, 1, self._core, self._seconds / 3))
                     plan = Plan(tail.version, "mid", CODEC)
                     load.steady(plan, tail.tensor, 0.3, per_s)
                     ledgers.append(load.steady(plan, tail.tensor, max(self._seconds, 200 / per_s), per_s))
@@ -198,7 +200,7 @@ def _make(store: Path, wanted_ms: float, core: int) -> Made:
     """Write a version whose tail takes about ``wanted_ms`` on the worker's core."""
     probe = conv_chain(16, SIDE, SIDE, CHANNELS, pooled=True)
     array = np.random.default_rng(0).uniform(0, 1, (1, SIDE, SIDE, CHANNELS)).astype(np.float32)
-    layers = max(1, round(16 * wanted_ms / _time_ms(Submodel(probe, prefer="fast"), array, core, 0.5)))
+    layers = max(1, round(16 * wanted_ms / _times_ms(Submodel(probe, prefer="fast"), array, core, 0.5).min()))
     model = conv_chain(layers, SIDE, SIDE, CHANNELS, pooled=True)
     submodel = Submodel(model, prefer="fast")
     name = f"tail-{wanted_ms:g}ms"
@@ -217,27 +219,28 @@ def _make(store: Path, wanted_ms: float, core: int) -> Made:
         cuts, (), made_by,
     )  # fmt: skip
     (folder / MANIFEST).write_text(version_to_json(version), encoding="utf-8")
-    single_ms = _time_ms(submodel, array, core, 0.5)
+    single_ms = float(np.median(_times_ms(submodel, array, core, 0.5)))
     return Made(name, folder / "mid.tail.tflite", single_ms, array, encode(array, CODEC))
 
 
-def _bare_ms(tail: Made, batch: int, core: int, seconds: float) -> float:
-    """Return the mean time of a batch in the bare loop: nothing but an interpreter and one prepared array."""
-    return _time_ms(Submodel(tail.path, prefer="fast"), np.repeat(tail.array, batch, 0), core, seconds)
+def _bare_ms(tail: Made, batch: int, core: int, seconds: float) -> Times:
+    """Return the times of batches in the bare loop: nothing but an interpreter and one prepared array."""
+    return _times_ms(Submodel(tail.path, prefer="fast"), np.repeat(tail.array, batch, 0), core, seconds)
 
 
-def _time_ms(submodel: Submodel, array: np.ndarray, core: int, seconds: float) -> float:  # type: ignore[type-arg]
+def _times_ms(submodel: Submodel, array: NDArray[np.float32], core: int, seconds: float) -> Times:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
+    times: list[float] = []
     try:
         submodel.run(array)
-        runs, begin = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - begin) < seconds or runs < 3:
+        while sum(times) < seconds * 1000 or len(times) < 3:
+            began_ns = time.perf_counter_ns()
             submodel.run(array)
-            runs += 1
+            times.append((time.perf_counter_ns() - began_ns) / 1e6)
     finally:
         os.sched_setaffinity(0, before)
-    return elapsed / runs * 1000
+    return np.array(times)
 
 
 def _account(ledgers: Sequence[Ledger]) -> dict[str, int]:
@@ -259,7 +262,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 def _print(throughput: Sequence[Throughput], added: Sequence[Added]) -> None:
     print_table(
-        "Throughput, closed loop (median [least–most] of the repeats)",
+        "Throughput, closed loop (median and range of the repeats)",
         ["tail", "ms", "batch", "bare fps", "worker fps", "ratio", "mean batch", "sent", "lost", "doubled", "refused"],
         [
             [

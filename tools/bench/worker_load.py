@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wire import channels
 from wire.codec import decode, encode
@@ -46,7 +47,7 @@ class Ledger:
         times = times[len(times) // 5 :]  # the beginning is not yet in its stride
         return float(np.polyfit(times - times[0], np.arange(len(times)), 1)[0])
 
-    def latencies_ms(self) -> np.ndarray:  # type: ignore[type-arg]
+    def latencies_ms(self) -> NDArray[np.float64]:
         """Return sent to answered, of every frame."""
         return np.array([(self.answered_ns[n] - sent) / 1e6 for n, sent in self.sent_ns.items()])
 
