@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS sessions(session INTEGER PRIMARY KEY, captured INTEGE
 CREATE TABLE IF NOT EXISTS frames(
     session INTEGER NOT NULL, frame INTEGER NOT NULL, plan TEXT NOT NULL, captured_ms INTEGER NOT NULL, line TEXT,
     sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, frame)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sent_frames ON frames(session) WHERE sent;
 CREATE TABLE IF NOT EXISTS folded(
     session INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, frames INTEGER NOT NULL,
     recorded INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, outcome, reason)) WITHOUT ROWID;
@@ -134,21 +135,24 @@ class Ledger:
         return True
 
     def _next_batch(self) -> tuple[Outcomes, list[FoldedCount]] | None:
-        found = self._db.execute(
-            "SELECT min(session) FROM (SELECT session FROM frames WHERE line IS NOT NULL"
-            " UNION SELECT session FROM folded WHERE frames > recorded)"
-        ).fetchone()[0]
-        if found is None:
+        closed = "SELECT session FROM frames WHERE line IS NOT NULL ORDER BY session, frame LIMIT 1"
+        folded_rows = "SELECT session FROM folded WHERE frames > recorded"
+        waiting = [*self._db.execute(closed), *self._db.execute(folded_rows)]
+        if not waiting:
             return None
-        rows = self._db.execute(
-            "SELECT plan, line, frame FROM frames WHERE session = ? AND line IS NOT NULL"
-            " ORDER BY sent DESC, frame LIMIT ?",
-            (found, BATCH_ROWS),
-        ).fetchall()
-        with _Transaction(self._db):
-            self._db.executemany(
-                "UPDATE frames SET sent = 1 WHERE session = ? AND frame = ?", [(found, frame) for _, _, frame in rows]
-            )
+        (found,) = min(waiting)
+        columns = "SELECT plan, line, frame FROM frames WHERE session = ?"
+        # First what an earlier client sent without a receipt: only such lines may be with the recorder already.
+        rows = self._db.execute(f"{columns} AND sent", (found,)).fetchall()
+        if not rows:
+            rows = self._db.execute(
+                f"{columns} AND line IS NOT NULL ORDER BY frame LIMIT ?", (found, BATCH_ROWS)
+            ).fetchall()
+            with _Transaction(self._db):
+                self._db.executemany(
+                    "UPDATE frames SET sent = 1 WHERE session = ? AND frame = ?",
+                    [(found, frame) for _, _, frame in rows],
+                )
         plans = {text: index for index, text in enumerate(dict.fromkeys(text for text, _, _ in rows))}
         folded = [
             FoldedCount(Outcome(outcome), reason, frames)
@@ -189,7 +193,8 @@ class Ledger:
     def _fold(self) -> None:
         """Turn the oldest closed lines into counts, but for those that the recorder may have without our knowing."""
         oldest = self._db.execute(
-            "SELECT session, frame, line FROM frames WHERE line IS NOT NULL AND NOT sent ORDER BY session, frame LIMIT ?",
+            "SELECT session, frame, line FROM frames WHERE line IS NOT NULL AND NOT sent"
+            " ORDER BY session, frame LIMIT ?",
             (FOLD_ROWS,),
         ).fetchall()
         with _Transaction(self._db):

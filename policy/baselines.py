@@ -63,7 +63,7 @@ def site_rewards(costs: FleetCosts, device: int, plans: Index, assignment: Index
     felt = np.flatnonzero((others != NONE) & ~costs.table.local[others])
     if len(felt):
         seen = costs.outlook(felt[:, None], others[felt][:, None], wait[None, :], batch[None, :])
-        pass
+        total = total + seen.reward.sum(axis=0)
     return total
 
 

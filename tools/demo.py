@@ -51,7 +51,7 @@ def demo(
         str, typer.Option(help="Who decides: sequential, greedy, local, remote or fixed.")
     ] = "sequential",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary as JSON to this file.")] = None,
-    svg_file: Annotated[Path | None, typer.Option("--svg", help="Write the last live picture as SVG.")] = None,
+    svg_file: Annotated[Path | None, typer.Option("--svg", help="Write the live picture at half-time as SVG.")] = None,
     headless: Annotated[bool, typer.Option(help="No live table; a line every few seconds.")] = False,
     embedded: Annotated[bool, typer.Option(help="Use the embedded broker even where mosquitto is installed.")] = False,
     profile_again: Annotated[
@@ -102,7 +102,7 @@ class DemoRun:
         self._devices = devices
         self._seconds = seconds
         self._policy = policy
-        self._headless = headless
+        self._headless = headless or not console.is_terminal
         self._view = FleetView()
         self._inbox = Inbox()
         self._relays: dict[str, Relay] = {}
@@ -165,11 +165,13 @@ class DemoRun:
                     at_s, words = pending.pop()
                     self._tell(f"{at_s:5.1f} s  {words}")
                 self._take(REFRESH_S)
-                self._picture = live(
+                picture = live(
                     elapsed_s, self._seconds, self._policy, self._devices, self._view, self._links(), self._news
                 )
+                if elapsed_s <= self._seconds / 2 or self._picture is None:
+                    self._picture = picture
                 if screen is not None:
-                    screen.update(self._picture)
+                    screen.update(picture)
                 elif elapsed_s >= next_line_s:
                     next_line_s = elapsed_s + 5
                     self._say(self._line(elapsed_s))
@@ -259,7 +261,7 @@ class DemoRun:
         return report
 
     def save_picture(self, path: Path) -> None:
-        """Write the last live picture as SVG."""
+        """Write the live picture at half-time, when most is going on, as SVG."""
         paper = Console(record=True, width=PAPER_WIDTH, file=path.open("w", encoding="utf-8"), force_terminal=True)
         paper.print(self._picture)
         paper.save_svg(str(path), title="splitfleet demo")

@@ -63,7 +63,7 @@ _CAST = (
             Event(0.55, "link back", Outage(down=False)),
         ),
     ),
-    DemoDevice("cam-4", FAST, "1.1", 4.0, 500.0, (0.4, 0.2, 0.4), may_ship_input=False),
+    DemoDevice("cam-4", SLOW, "1.1", 4.0, 500.0, (0.4, 0.2, 0.4), may_ship_input=False),
 )  # fmt: skip
 
 

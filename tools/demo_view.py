@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -35,7 +36,7 @@ def live(
     news: Sequence[str],
 ) -> RenderableType:
     """Return the picture of this moment; a link of ``None`` is down."""
-    table = Table(expand=True, pad_edge=False, header_style="bold", title_justify="left")
+    table = Table(expand=True, pad_edge=False, header_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
     table.title = f"splitfleet demo · {elapsed_s:3.0f} of {seconds:.0f} s · policy {policy}"
     for column in ("device", "state", "link Mbit/s", "believed", "plan", "outcomes", "p50 ms", "p95 ms", "mJ", "right"):
         table.add_column(column, justify="right" if column in {"p50 ms", "p95 ms", "mJ", "right"} else "left")
@@ -107,7 +108,7 @@ def _figure(value: float | None) -> str:
 
 def summary_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the figures of each device and of the fleet, as ``summarise`` gives them."""
-    table = Table(title=title, title_justify="left", pad_edge=False, header_style="bold")
+    table = Table(title=title, title_justify="left", pad_edge=False, header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("device")
     for column in (
         "frames", "edge", "device", "fallback", "dropped", "unaccounted", "switches", "p50 ms", "p95 ms", "accuracy",

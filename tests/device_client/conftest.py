@@ -28,6 +28,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled pack of forty pictures."""
     path = tmp_path_factory.mktemp("pack") / "frames.npz"
     write_pack(
-        path, np.stack([picture(number) for number in range(40)]), np.arange(40, dtype=np.uint8) % len(LABELS), LABELS
+        path,
+        np.stack([picture(number) for number in range(40)]),
+        (np.arange(40) % len(LABELS)).astype(np.uint8),
+        LABELS,
     )
     return path

@@ -238,7 +238,7 @@ def test_sessions_rise_and_finished_ones_are_forgotten(tmp_path: Path) -> None:
 def test_the_session_rises_even_when_the_clock_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Ledger(tmp_path / "ledger", LEAST_ROWS)
     first.close()
-    monkeypatch.setattr(ledger_module.time, "time_ns", lambda: 5)
+    monkeypatch.setattr("device_client.ledger.time.time_ns", lambda: 5)
     second = Ledger(tmp_path / "ledger", LEAST_ROWS)
     assert second.session == first.session + 1
     second.close()

@@ -18,7 +18,7 @@ from tests.brokers import launch
 from tools.supervisor import Supervisor
 from wire import channels, codec
 from wire.inbox import Inbox
-from wire.messages import Decision
+from wire.messages import Decision, Outcome
 from wire.mqtt import Link, LinkSettings
 from wire.plan import Plan, parse_plan
 
@@ -100,7 +100,8 @@ class Site:
 
     def counted(self, device: str) -> Totals:
         """What the recorder's store holds of a device so far."""
-        nothing = Totals(0, dict.fromkeys(("edge", "device", "fallback", "dropped"), 0), 0, *[None] * 5, 0, 0)  # type: ignore[arg-type]
+        none = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+        nothing = Totals(0, none, 0, None, None, None, None, None, 0, 0)
         try:
             return totals(self.points, SITE).devices.get(device, nothing)
         except StoreError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from tests.e2e.site import SITE, Site
 from tools.relay import Relay
@@ -86,9 +87,7 @@ def test_link_cut_and_stalled(a_site: Site) -> None:
             a_site.wait_for(lambda: relay.down, "the outage")
             a_site.let_pass(seconds=2.0)  # longer than the deadline
             relay.outage(False)
-            a_site.wait_for(
-                lambda before=before: a_site.counted("cam-1").outcomes["fallback"] > before, "frames finished locally"
-            )
+            a_site.wait_for(partial(_more_fallbacks, a_site, before), "frames finished locally")
         a_site.wait_counted("cam-1", "edge", more=10)
         a_site.assert_all_counted("cam-1", least=40)
     finally:
@@ -128,3 +127,7 @@ def test_poison_and_oversize_payloads_on_every_topic(a_site: Site) -> None:
     a_site.processes.check()
     told = a_site.assert_all_counted("cam-1", least=10)
     assert told.outcomes["dropped"] <= told.captured // 10
+
+
+def _more_fallbacks(site: Site, before: int) -> bool:
+    return site.counted("cam-1").outcomes["fallback"] > before

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tflite_models import store
 from tflite_models.catalog import (
     MANIFEST,
     MODEL,
@@ -21,7 +22,7 @@ from tflite_models.catalog import (
     version_to_json,
 )
 from tflite_models.runtime import Submodel
-from tflite_models.splitter import Graph
+from tflite_models.splitter import CutCheck, Graph
 from tflite_models.store import prepare
 from tflite_models.synthetic import conv_chain
 
@@ -99,12 +100,20 @@ def test_a_damaged_half_is_made_again(folder: ModelFolder, tmp_path: Path) -> No
     assert out.head("early").read_bytes() == good
 
 
-def test_a_promise_that_is_not_kept_is_an_error(folder: ModelFolder, tmp_path: Path) -> None:
+def test_halves_of_other_bytes_are_taken_only_when_they_compute_the_same(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cuts = tuple(dataclasses.replace(cut, head_sha256="ab" * 32) for cut in folder.version.cuts)
     promised = ModelFolder(folder.path, dataclasses.replace(folder.version, cuts=cuts))
-    with pytest.raises(CatalogError, match=r"early\.head\.tflite of chain is not what its manifest promises"):
-        prepare(promised, tmp_path / "site", heads=True, tails=False)
-    prepare(promised, tmp_path / "edge", heads=False, tails=True)
+    taken = prepare(promised, tmp_path / "taken" / "chain", heads=True, tails=True)
+    assert all(cut.head_sha256 == sha256_of(taken.head(cut.name)) for cut in taken.version.cuts if cut.head_sha256)
+
+    def wrong(graph: Graph, cuts: list[Cut], samples: int) -> list[CutCheck]:
+        return [CutCheck(cut.index, 1, 0.5, 0, 0) for cut in cuts]
+
+    monkeypatch.setattr(store, "check_each", wrong)
+    with pytest.raises(CatalogError, match=r"head of chain at early .* differ from the whole by 0\.5"):
+        prepare(promised, tmp_path / "refused" / "chain", heads=True, tails=True)
 
 
 def test_another_model_file_is_an_error(folder: ModelFolder, tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_folded_counts_stand_for_frames_without_lines() -> None:
 
 def test_a_late_will_cannot_bury_a_newer_session() -> None:
     fleet = FleetView()
-    fleet.take("cam", State(DeviceState.READY, session=7))
-    fleet.take("cam", State(DeviceState.LOST, session=6))
-    assert fleet.devices["cam"].state is DeviceState.READY
-    fleet.take("cam", State(DeviceState.LOST, session=7))
-    assert fleet.devices["cam"].state is DeviceState.LOST
+    shown = []
+    for state, session in ((DeviceState.READY, 7), (DeviceState.LOST, 6), (DeviceState.LOST, 7)):
+        fleet.take("cam", State(state, session))
+        shown.append(fleet.devices["cam"].state)
+    assert shown == [DeviceState.READY, DeviceState.READY, DeviceState.LOST]
 
 
 def test_replayed_telemetry_and_old_decisions_are_not_the_present() -> None:
