@@ -106,25 +106,15 @@ def measure_version(
     if len(whole.inputs) != 1:
         raise MeasureError(f"{model} takes {len(whole.inputs)} inputs: only models of one picture can be measured")
     _check_frames(whole, sample)
-    halves = []
+    plans = _measure_whole(whole, sample, progress)
+    accuracy = plans[0].accuracy
+    hashed = []
     for cut in cuts:
         head, tail = split(graph, cut.index)
-        hashed = dataclasses.replace(cut, head_sha256=_sha256(head), tail_sha256=_sha256(tail))
-        halves.append(_Halves(hashed, Submodel(head, prefer="fast"), Submodel(tail, prefer="fast")))
-    pictures = sample.pictures or through_pictures(sample.frames)
-
-    answers = _answers(whole, sample.frames) if sample.truth is not None else None
-    accuracy = _share_right(answers, sample.truth)
-    plans = [PlanFacts(OUTPUT, NO_CODEC, 0.0, 0.0, accuracy)]
-    for codec, trip in pictures.items():
-        progress(f"{INPUT}/{codec}", 0, len(sample.frames))
-        right = accuracy
-        if codec in LOSSY and sample.truth is not None:
-            right = _share_right(_answers(whole, trip.frames), sample.truth)
-        plans.append(_facts(INPUT, codec, trip.sizes, right))
-    for half in halves:
+        hashed.append(dataclasses.replace(cut, head_sha256=_sha256(head), tail_sha256=_sha256(tail)))
+        half = _Halves(hashed[-1], Submodel(head, prefer="fast"), Submodel(tail, prefer="fast"))
         plans.extend(_measure_cut(half, sample, accuracy, progress))
-    macs = graph.macs
+    frames = 0 if sample.truth is None else len(sample.frames)
     return Version(
         name=name,
         family=family,
@@ -133,19 +123,17 @@ def measure_version(
         precision=_precision(graph),
         inputs=graph.inputs,
         outputs=graph.outputs,
-        macs=macs,
+        macs=graph.macs,
         accuracy=accuracy,
         labels=tuple(labels),
         least_runtime=_least_runtime(model),
         cuts=(
-            Cut(INPUT, 0, graph.inputs, 0, macs),
-            *(half.cut for half in halves),
-            Cut(OUTPUT, len(graph), graph.outputs, macs, 0),
+            Cut(INPUT, 0, graph.inputs, 0, graph.macs),
+            *hashed,
+            Cut(OUTPUT, len(graph), graph.outputs, graph.macs, 0),
         ),
         plans=tuple(plans),
-        provenance=dataclasses.replace(
-            provenance, runtime=whole.runtime, frames=0 if sample.truth is None else len(sample.frames)
-        ),
+        provenance=dataclasses.replace(provenance, runtime=whole.runtime, frames=frames),
     )
 
 
@@ -157,6 +145,17 @@ def write_version(version: Version, model: Path, folder: Path) -> Path:
         shutil.copyfile(model, place / MODEL)
     (place / MANIFEST).write_text(version_to_json(version), encoding="utf-8")
     return place
+
+
+def _measure_whole(whole: Submodel, sample: Sample, progress: Progress) -> list[PlanFacts]:
+    """Return the plan at cut ``output``, then those at cut ``input``."""
+    accuracy = _share_right(whole, sample.frames, sample.truth)
+    plans = [PlanFacts(OUTPUT, NO_CODEC, 0.0, 0.0, accuracy)]
+    for codec, trip in (sample.pictures or through_pictures(sample.frames)).items():
+        progress(f"{INPUT}/{codec}", 0, len(sample.frames))
+        right = _share_right(whole, trip.frames, sample.truth) if codec in LOSSY else accuracy
+        plans.append(_facts(INPUT, codec, trip.sizes, right))
+    return plans
 
 
 def _measure_cut(half: _Halves, sample: Sample, accuracy: float | None, progress: Progress) -> list[PlanFacts]:
@@ -214,17 +213,14 @@ def _tail(half: _Halves, arrays: Sequence[Array]) -> Array:
         for start in range(0, len(arrays[0]), BATCH)
     ]
     scores = np.concatenate(rows)
-    return scores.reshape(len(scores), -1)
+    return scores.reshape(len(scores), -1).astype(np.float32)  # unsigned scores could not be subtracted
 
 
-def _answers(whole: Submodel, frames: Bytes) -> Array:
+def _share_right(whole: Submodel, frames: Bytes, truth: Array | None) -> float | None:
+    if truth is None:
+        return None
     scores = _run(whole, frames)[0]
-    answers: Array = scores.reshape(len(scores), -1).argmax(1)
-    return answers
-
-
-def _share_right(answers: Array | None, truth: Array | None) -> float | None:
-    return None if answers is None or truth is None else float((answers == truth).mean())
+    return float((scores.reshape(len(scores), -1).argmax(1) == truth).mean())
 
 
 def _check_frames(whole: Submodel, sample: Sample) -> None:
