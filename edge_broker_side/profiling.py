@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LINK_MS = 0.25
-"""Receiving an activation and sending an answer over MQTT, measured by ``splitfleet bench worker`` on one x86 core."""
+"""Assumed for receiving an activation and sending its answer over MQTT; the rest of the overhead is measured."""
 MAX_SECONDS_PER_POINT = 0.3
 
 

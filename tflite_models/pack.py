@@ -34,15 +34,17 @@ def load_pack(path: Path) -> tuple[Bytes, Bytes, tuple[str, ...]]:
 
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            images, ends = stored["images"].tobytes(), stored["ends"]
+            images, ends = stored["images"], stored["ends"]
             labels, names = stored["labels"], tuple(str(name) for name in stored["names"])
-        frames = []
-        for start, end in zip((0, *ends[:-1]), ends, strict=True):
-            with Image.open(io.BytesIO(images[start:end]), formats=["PNG"]) as image:
-                frames.append(np.array(image.convert("RGB"), np.uint8))
+        frames = np.empty((0, 0, 0, 3), np.uint8)
+        for place, (start, end) in enumerate(zip((0, *ends[:-1]), ends, strict=True)):
+            with Image.open(io.BytesIO(images[start:end].tobytes()), formats=["PNG"]) as image:
+                if not place:  # written in place: a device has no memory for all of them twice
+                    frames = np.empty((len(ends), image.height, image.width, 3), np.uint8)
+                frames[place] = image.convert("RGB")
         if not len(frames) == len(labels) > 0 or int(labels.max()) >= len(names):
             raise PackError(f"{path}: {len(frames)} frames, {len(labels)} labels of {len(names)} classes")
-        return np.stack(frames), labels.astype(np.uint8), names
+        return frames, labels.astype(np.uint8), names
     except (OSError, ValueError, KeyError, TypeError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PackError(f"{path} is not a pack of frames: {error}") from error
 

@@ -73,7 +73,7 @@ class LinkSettings:
     connect_timeout_s: float = 5.0
     backoff_min_s: float = 0.2
     backoff_max_s: float = 30.0
-    qos0_outbox_bytes: int = 1024 * 1024
+    qos0_outbox_bytes: int = 5 * 1024 * 1024
     qos1_outbox_bytes: int = 4 * 1024 * 1024
     username: str | None = None
     password_file: str | None = None
