@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 WILL_DELAY_S = 3
 FLUSH_S = 5.0
 """How long a stopping client waits for the recorder; what is left stays in the ledger for the next start."""
-RESULT_EXPIRES_S = 30
 IDLE_S = 0.25
 _NEW_FRAME = object()
 
@@ -192,7 +191,7 @@ class Client:
         message = Activation(
             self._ledger.session, frame, plan, encoded.tensors, max((give_up_ns - now_ns) / 1e6, 1.0), now_ns
         )
-        sent_bytes, token = self._send(channels.ACTIVATION, message, expires_ns=give_up_ns)
+        sent_bytes, token = self._send(channels.ACTIVATION, message, give_up_ns)
         energy_mj = self._energy.computed_mj(before, encoded.head_ms + encoded.encode_ms)
         if token is None:
             self._compute_here(frame, plan, picture, Outcome.FALLBACK, "not-sent", energy_mj)
@@ -243,7 +242,7 @@ class Client:
             answer.best, answer.outputs, tail_ms=answer.ms, batch=1, reason=reason,
         )  # fmt: skip
         if self._link is not None and self._link.connected:
-            self._send(channels.RESULT, result, expires_ns=now_ns + RESULT_EXPIRES_S * 10**9)
+            self._send(channels.RESULT, result)
         else:
             self._counters["results_not_published"] += 1
 
@@ -359,8 +358,8 @@ class Client:
             rng=self._rng,
         )
 
-    def _send(self, channel: Channel, message: object, *, expires_ns: int) -> tuple[int, int | None]:
-        """Return the size and the link's token; no token where it cannot be sent."""
+    def _send(self, channel: Channel, message: object, expires_ns: int | None = None) -> tuple[int, int | None]:
+        """Return the size and the link's token; no token where it cannot be sent. What expires is watched."""
         assert self._link is not None  # callers ask whether we are connected
         try:
             payload = codec.encode(channel, message)
@@ -369,7 +368,8 @@ class Client:
             log.warning("%s", error)
             return 0, None
         topic = channels.topic(self._settings.site, self._settings.name, channel)
-        return len(payload), self._link.publish(topic, payload, qos=channel.qos, expires_ns=expires_ns)
+        watch = expires_ns is not None
+        return len(payload), self._link.publish(topic, payload, qos=channel.qos, expires_ns=expires_ns, watch=watch)
 
     def _sent_mj(self, entry: InFlight) -> float:
         return self._energy.sent_mj(entry.sent_bytes, self._uplink.uplink_bps(time.monotonic_ns() / 1e6))

@@ -16,7 +16,7 @@ from device_client.energy import EnergyAccount
 from device_client.engine import codecs_here
 from device_client.ledger import BATCH_ROWS, Ledger
 from device_client.settings import DeviceSettings
-from device_client.uplink import UplinkEstimator
+from device_client.uplink import SMALL_BYTES, UplinkEstimator
 from tflite_models.catalog import Catalog
 from wire import channels, codec
 from wire.channels import Channel
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 BATCH_PERIOD_MS = 1000.0
 REPEAT_MIN_MS, REPEAT_MAX_MS = 2000.0, 60_000.0
-PROBE_PERIOD_MS = 5000.0
+PROBE_PERIOD_MS = 3000.0
 SMALL_PROBE_PERIOD_MS = 500.0
 REPLAY_PERIOD_MS = 200.0
 
@@ -101,7 +101,7 @@ class Reporter:
         """Publish the retained state."""
         if self._link is not None:
             payload = state_payload(self._ledger.session, state, reason)
-            self._link.publish(self._topic(channels.STATE), payload, qos=1, retain=True)
+            self._link.publish(self._topic(channels.STATE), payload, qos=1, retain=True, watch=False)
 
     def introduce(self, catalog: Catalog, runtime: str) -> None:
         """Publish the retained capabilities."""
@@ -186,10 +186,12 @@ class Reporter:
         )
 
     def acknowledged(self, event: Acknowledged, now_ms: float) -> None:
-        """Take the link's time from a publication that found it idle."""
+        """Take the link's time from a publication that found it idle; a small one behind another small one will do."""
         size = self._timed.pop(event.token, None)
-        if size is not None and event.idle_link:
+        if size is not None and (event.idle_link or size <= SMALL_BYTES):
             self._uplink.observe(now_ms, size, event.elapsed_ms)
+            if SMALL_BYTES < size < self._uplink.probe_bytes(now_ms) / 2:  # too small to tell on so fast a link
+                self._probe_at = min(self._probe_at, now_ms + SMALL_PROBE_PERIOD_MS)
 
     def send_batch(self, now_ms: float) -> None:
         """Send the ledger's batch; repeated, ever more rarely, until ``recorded``."""
@@ -246,7 +248,7 @@ class Reporter:
         if self._link is None:
             return False
         payload = codec.encode(channel, message)
-        token = self._link.publish(self._topic(channel), payload, qos=channel.qos, retain=retain)
+        token = self._link.publish(self._topic(channel), payload, qos=channel.qos, retain=retain, watch=timed)
         if timed and token is not None:
             self._timed[token] = len(payload)
         return token is not None

@@ -7,10 +7,9 @@ from collections import deque
 SMALL_BYTES = 600
 """Up to here a round trip says more of the RTT than of the rate."""
 WINDOW_MS = 20_000
-BASE_SAMPLES = 7
-RATE_SAMPLES = 6
-FADING = 0.6
-"""Weight of a sample against the next newer one."""
+BASE_SAMPLES = 8
+RATE_SAMPLES = 4
+LEAST_NOISE_MS = 0.3
 MIN_BPS, MAX_BPS = 5e3, 500e6
 PROBE_MS = 25.0
 """A probe is as large as takes about this long at the rate believed now; jitter hides what takes much less."""
@@ -20,9 +19,11 @@ PROBE_MIN_BYTES, PROBE_MAX_BYTES = 1024, 64 * 1024
 class UplinkEstimator:
     """Feeds on (bytes, round trip) of publications that found the link idle.
 
-    The median of the recent small messages is the base; the rate is the ratio of sums of bytes and time beyond the
-    base over the last few large ones, so that slow samples weigh most and noise on fast ones little. The RTT is the
-    base less its own transmission.
+    Whatever disturbs a round trip (jitter, a retransmission, a busy processor) makes it longer, so the quickest tells
+    most: the quickest recent small message is the base, and the best rate of the last few large ones holds. A large one
+    must take longer than the base by more than the small ones differ among themselves; what it takes less is noise, and
+    one of a quarter of the largest size or less has nothing to add.
+    The RTT is the base less its own transmission.
     """
 
     def __init__(self) -> None:
@@ -56,13 +57,12 @@ class UplinkEstimator:
         if not self._large:
             return None
         base_bytes, base_ms = self._base(now_ms) or (0, 0.0)
-        total_bytes = total_ms = 0.0
-        for size, took in self._large:
-            total_bytes = total_bytes * FADING + size - base_bytes
-            total_ms = total_ms * FADING + took - base_ms
-        if total_ms <= 0:
-            return MAX_BPS
-        return min(max(8000 * total_bytes / total_ms, MIN_BPS), MAX_BPS)
+        noise_ms = self._noise_ms(now_ms, base_ms)
+        telling = max(size for size, _ in self._large) / 4
+        rates = (
+            8000 * (size - base_bytes) / max(took - base_ms, noise_ms) for size, took in self._large if size >= telling
+        )
+        return min(max(*rates, MIN_BPS), MAX_BPS)
 
     def age_ms(self, now_ms: float) -> int | None:
         """Age of the newest sample behind the rate."""
@@ -76,8 +76,12 @@ class UplinkEstimator:
         return int(min(max(rate * PROBE_MS / 8000, PROBE_MIN_BYTES), PROBE_MAX_BYTES))
 
     def _base(self, now_ms: float) -> tuple[int, float] | None:
-        recent = sorted((took, size) for at, size, took in self._small if now_ms - at <= WINDOW_MS)
-        if not recent:
-            return None
-        took, size = recent[len(recent) // 2]
-        return size, took
+        return min(self._recent(now_ms), key=lambda sample: sample[1], default=None)
+
+    def _noise_ms(self, now_ms: float, base_ms: float) -> float:
+        """Half of what a middling small message takes beyond the quickest."""
+        times = sorted(took for _, took in self._recent(now_ms))
+        return max((times[len(times) // 2] - base_ms) / 2, LEAST_NOISE_MS) if times else LEAST_NOISE_MS
+
+    def _recent(self, now_ms: float) -> list[tuple[int, float]]:
+        return [(size, took) for at, size, took in self._small if now_ms - at <= WINDOW_MS]

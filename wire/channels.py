@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from wire import messages as m
 from wire.errors import TopicError
@@ -124,6 +125,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def topic(site: str, name: str, channel: Channel) -> str:
     """Return the topic of a channel of one device or worker."""
     return f"{ROOT}/{check_name(site, 'site')}/{check_name(name, 'name')}/{channel.name}"

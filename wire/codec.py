@@ -22,6 +22,9 @@ Unpack = Callable[[Any], Any]
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
+_PLAIN = frozenset({str, bytes, bool, type(None)})
+
+
 class _Mismatch(Exception):
     """A value that does not fit its field; carries the words for the PayloadError."""
 
@@ -63,6 +66,12 @@ def decode(channel: Channel, payload: bytes) -> Any:
 
 def _flatten(value: object) -> Any:
     """Turn dataclasses into arrays, recursively; refuses numbers that ``decode`` would refuse."""
+    kind: type = type(value)
+    if kind in _PLAIN or (kind is float and math.isfinite(value)):  # type: ignore[arg-type]  # most leaves: for speed
+        return value
+    names = _field_names(kind)
+    if names is not None:
+        return [_flatten(getattr(value, name)) for name in names]
     if isinstance(value, str | bytes):
         return str(value) if isinstance(value, StrEnum) else value
     if isinstance(value, int | float):
@@ -74,15 +83,12 @@ def _flatten(value: object) -> Any:
         return [_flatten(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _flatten(item) for key, item in value.items()}
-    if is_dataclass(value):
-        cls: type = type(value)
-        return [_flatten(getattr(value, name)) for name in _field_names(cls)]
     return value
 
 
 @cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls))
+def _field_names(cls: type) -> tuple[str, ...] | None:
+    return tuple(f.name for f in fields(cls)) if is_dataclass(cls) else None
 
 
 @cache

@@ -16,13 +16,13 @@ import select
 import socket
 import ssl
 import sys
-import termios
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ MAX_PACKET_BYTES = 16 * 1024 * 1024
 NOT_SENT_LOW_WATER_BYTES = 16 * 1024
 """Unsent bytes the kernel may hold: more would be a queue that nobody can drop the oldest from."""
 TCP_NOTSENT_LOWAT = 25
+SIOCOUTQNSD = 0x894B
 IDLE_MS = 500
 FAREWELL_S = 1.0
 """How long a clean goodbye may take before the socket is just closed."""
@@ -206,16 +207,25 @@ class Link:
         self._thread.start()
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, expires_ns: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool = False,
+        expires_ns: int | None = None,
+        watch: bool = True,
     ) -> int | None:
         """Queue a publication and return its token, or ``None`` with a counter when it is refused.
+
+        Events tell what becomes of it, unless ``watch`` is False: then nobody is woken for it.
 
         QoS 0 needs a connection and pushes out the oldest when full (each told by ``NotSent``); QoS 1 waits for the
         connection within its own bound.
         """
         with self._lock:
             token = next(self._tokens)
-            item = Outgoing(topic, payload, qos, retain, expires_ns, token)
+            item = Outgoing(topic, payload, qos, retain, expires_ns, token if watch else None)
             if item.size > self._max_packet_bytes:
                 self.counters["refused_too_large"] += 1
                 return None
@@ -302,8 +312,9 @@ class Link:
             if self._unsubscribing and self._up and self._subscriptions:
                 self._client.unsubscribe([s.filter for s in self._subscriptions])
                 self._subscriptions = ()
-            self._wait_for_socket(sock)
-            code = self._client.loop_read()
+            code = MQTTErrorCode.MQTT_ERR_SUCCESS
+            if self._wait_for_socket(sock):
+                code = self._client.loop_read()
             if code == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.socket() is not None:
                 code = self._flush()
             if code == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.socket() is not None:
@@ -313,15 +324,18 @@ class Link:
                 break
         return "stopped" if self._stopping.is_set() else self._farewell or "closed by the broker"
 
-    def _wait_for_socket(self, sock: Any) -> None:
+    def _wait_for_socket(self, sock: Any) -> bool:
+        """Wait for the socket or a publication, and return whether the socket has something to read, or has failed."""
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         poll = select.poll()
         poll.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
         poll.register(self._wake_r, select.POLLIN)
         ready = poll.poll(0 if pending else IDLE_MS)
-        if any(fd == self._wake_r.fileno() for fd, _ in ready):
+        wake_fd = self._wake_r.fileno()
+        if any(fd == wake_fd for fd, _ in ready):
             with suppress(BlockingIOError):
                 self._wake_r.recv(4096)
+        return pending or any(fd != wake_fd and happened != select.POLLOUT for fd, happened in ready)
 
     def _flush(self) -> MQTTErrorCode:
         """Hand publications to paho one by one, each when the socket has taken the one before."""
@@ -338,13 +352,13 @@ class Link:
                 idle = not self._unacked
             if item is None:
                 return code
-            self._hand_over(item, idle and _kernel_queue_bytes(self._client.socket()) == 0)
+            self._hand_over(item, idle and _unsent_bytes(self._client.socket()) == 0)
 
     def _hand_over(self, item: Outgoing, idle: bool) -> None:
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties = None
         now_ns = time.monotonic_ns()
         if item.expires_ns is not None:
-            properties.MessageExpiryInterval = max(1, -(-(item.expires_ns - now_ns) // 1_000_000_000))
+            properties = _expiring_in(max(1, -(-(item.expires_ns - now_ns) // 1_000_000_000)))
         if item.size > self._max_packet_bytes:  # queued before we knew this broker's limit
             self.counters["refused_too_large"] += 1
             self._not_sent([item], "too-large")
@@ -484,15 +498,26 @@ class Link:
             self._inbox.put(Acknowledged(item.token, item.size, elapsed_ms, idle))
 
 
+@lru_cache(maxsize=16)
+def _expiring_in(seconds: int) -> Properties:
+    """Return the properties of such a publication; kept, since paho takes longer to make them than to send."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = seconds
+    return properties
+
+
 def _tune_socket(_client: paho.Client, _data: Any, sock: Any) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER_BYTES)
 
 
-def _kernel_queue_bytes(sock: Any) -> int:
-    """Return the bytes the peer has not acknowledged yet."""
-    held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+def _unsent_bytes(sock: Any) -> int:
+    """Return the bytes the kernel has not put on the line yet.
+
+    Those under way do not count: a peer may keep its acknowledgement for 40 ms although they have long arrived.
+    """
+    held = fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4))
     return int.from_bytes(held, sys.byteorder)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from device_client import reporter
 from device_client.client import Client
 from device_client.flight import SILENT_AFTER
 from device_client.settings import CameraSettings
@@ -22,7 +23,7 @@ from tests.device_client.edge import (
     keep_silent,
     running,
 )
-from tests.device_client.stores import BIG, LOCAL, SHIP, SPLIT, write_pictures
+from tests.device_client.stores import BIG, LOCAL, SHIP, SPLIT, classifier, write_pictures, write_version
 from wire import channels, codec
 from wire.messages import (
     Activation,
@@ -36,6 +37,13 @@ from wire.plan import Plan
 
 SLOW = 50
 """Frames per second of a camera that runs as long as a test needs."""
+
+
+@pytest.fixture(autouse=True)
+def _short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's batches go out sooner than on a board, so that tests need not wait for them."""
+    monkeypatch.setattr(reporter, "BATCH_PERIOD_MS", 100.0)
+    monkeypatch.setattr(reporter, "REPEAT_MIN_MS", 400.0)
 
 
 def playing(pack: Path, fps: float = SLOW) -> CameraSettings:
@@ -160,6 +168,7 @@ def test_decisions_are_followed_between_frames_and_kept_over_a_restart(
         with running(settings):
             edge.wait(lambda: edge.count(Outcome.DEVICE) >= 3, "frames at the safe plan")
             assert set(edge.plans.values()) == {LOCAL}
+            assert edge.counter("late_results") == 0, "its own answers must not count as somebody's"
             edge.decide(5, BIG)
             edge.wait(lambda: BIG in edge.plans.values(), "the new plan")
             edge.decide(4, SPLIT)
@@ -280,6 +289,19 @@ def test_a_receipt_that_is_lost_repeated_or_foreign_costs_no_line(
             known = {row.frame for row in lost.rows}
             assert not known & {row.frame for row in edge.batches[-1].rows}
     edge.assert_every_frame_once()
+
+
+def test_what_is_too_large_to_send_is_finished_here(tmp_path: Path, mosquitto: Broker, site: str, pack: Path) -> None:
+    models = tmp_path / "models"
+    write_version(models, "wide", classifier(1, seed=1, side=1200))
+    settings = device_settings(
+        tmp_path, site, mosquitto.port, models, pack, safe_plan="wide/input/raw8", camera=playing(pack, fps=5)
+    )
+    with Edge(site, mosquitto.port, models) as edge, running(settings):
+        edge.wait(lambda: edge.count(Outcome.FALLBACK, "not-sent") >= 2, "frames finished here")
+        edge.wait(lambda: edge.counter("unsendable") >= 2, "the counter")
+    edge.assert_every_frame_once()
+    assert not edge.activations
 
 
 NONSENSE = [

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +15,12 @@ from device_client.ledger import DIED
 from edge_broker_side.broker import Broker
 from tests.device_client.edge import DEVICE, Edge, answer_ok, keep_silent
 from tests.device_client.stores import SPLIT
+from tflite_models.profile import load_device_profile
+from tools.bench.board import make_board, on_board
 from wire.messages import DeviceState, Outcome
 from wire.plan import Plan
 
 ROOT = Path(__file__).parents[2]
-OURS = ("device_client", "wire", "tflite_models")
 
 
 def write_settings(tmp_path: Path, site: str, models: Path, pack: Path, *, port: int | None, extra: str = "") -> Path:
@@ -128,54 +125,10 @@ def test_without_a_broker_it_works_alone_and_keeps_the_ledger(tmp_path: Path, mo
 # -- light: only what the device extra installs ------------------------------------------------------------------------
 
 
-def closure() -> set[str]:
-    """Return the distributions that ``pip install splitfleet[device]`` brings."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    waiting = [*project["dependencies"], *project["optional-dependencies"]["device"]]
-    found: set[str] = set()
-    while waiting:
-        requirement = waiting.pop()
-        match = re.match(r"[A-Za-z0-9._-]+", requirement)
-        assert match
-        name = match[0].lower()
-        if "extra ==" in requirement or name in found:
-            continue
-        try:
-            waiting.extend(importlib.metadata.requires(name) or [])
-        except importlib.metadata.PackageNotFoundError:
-            assert ";" in requirement, f"{name} is needed and not installed"
-            continue
-        found.add(name)
-    return found
-
-
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what is flashed and what it depends on, and nothing else."""
-    folder = tmp_path_factory.mktemp("board")
-    for distribution in closure():
-        for file in importlib.metadata.files(distribution) or ():
-            top = Path(str(file)).parts[0]
-            if top == ".." or (folder / top).exists():
-                continue
-            (folder / top).symlink_to(Path(str(importlib.metadata.distribution(distribution).locate_file(top))))
-    ignored = shutil.ignore_patterns("__pycache__", "zoo", "builder")
-    for package in OURS:
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
-    return folder
-
-
-LIGHT = """
-import runpy, sys
-sys.path[:] = [p for p in sys.path if "site-packages" not in p and p] + [sys.argv[1]]
-sys.argv = ["device_client", sys.argv[2]]
-try:
-    runpy.run_module("device_client", run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    ours = {name.partition(".")[0] for name in sys.modules}
-    print(sorted(ours), file=sys.stdout)
-    sys.exit(end.code)
-"""
+    return make_board(tmp_path_factory.mktemp("board"))
 
 
 @pytest.mark.parametrize("plan", [Plan("tiny", "output", "none"), SPLIT])
@@ -185,27 +138,26 @@ def test_a_board_with_the_device_packages_alone_classifies(
     for absent in ("tensorflow", "typer", "rich", "influxdb_client", "psutil", "ai_edge_litert", "edge_broker_side"):
         assert not (board / absent).exists()
     settings = write_settings(tmp_path, "lab", models, pack, port=None, extra=f'safe_plan = "{plan}"')
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LIGHT, str(board), str(settings)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    done = run_on(board, tmp_path, "device_client", str(settings))
     assert done.returncode == 0, done.stderr
     assert "200 frame lines wait" in done.stderr
-    loaded = set(done.stdout.split("'"))
-    assert {"device_client", "tflite_runtime", "numpy", "paho"} <= loaded
-    heavy = {"tensorflow", "typer", "rich", "ai_edge_litert", "edge_broker_side", "policy", "tools", "asyncio"}
-    assert not loaded & heavy
+
+
+def test_nothing_else_of_this_environment_is_in_reach(tmp_path: Path, board: Path) -> None:
+    for module in ("psutil", "typer", "edge_broker_side", "tools"):
+        done = run_on(board, tmp_path, module)
+        assert f"No module named {module}" in done.stderr
 
 
 def test_the_board_can_profile_itself_without_the_command_line(tmp_path: Path, board: Path, models: Path) -> None:
-    code = LIGHT.replace('run_module("device_client"', 'run_module("device_client.profiling"').replace(
-        'sys.argv = ["device_client", sys.argv[2]]', "sys.argv = sys.argv[1:]"
-    )
     out = tmp_path / "board.json"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, str(board), "--models", str(models), "--runs", "3", "--class", "b",
-         "--out", str(out)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    options = ["--models", str(models), "--runs", "3", "--class", "b", "--out", str(out)]
+    done = run_on(board, tmp_path, "device_client.profiling", *options)
     assert done.returncode == 0, done.stderr
-    assert out.exists()
+    assert load_device_profile(out).device_class == "b"
+
+
+def run_on(board: Path, folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module on the board."""
+    command = on_board(board, module, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=folder)

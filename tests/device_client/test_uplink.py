@@ -88,6 +88,29 @@ def test_the_estimate_is_within_a_factor(mbps: float, rtt_ms: float, jitter_ms: 
     assert within[-2] <= factor, "all but one of ten runs"
 
 
+class RestlessLink(SimulatedLink):
+    """One round trip in five is held up by 10 to 120 ms, as by a retransmission or a busy processor."""
+
+    def round_trip_ms(self, at_ms: float, size: int) -> float:
+        """Send and return as the quiet link does, but for the hold-ups."""
+        held_ms = self.rng.uniform(10, 120) if self.rng.random() < 0.2 else 0.0
+        return super().round_trip_ms(at_ms, size) + held_ms
+
+
+@pytest.mark.parametrize("mbps", [0.13, 1.1, 5.85, 20.0])
+def test_hold_ups_do_not_pull_the_estimate_down(mbps: float) -> None:
+    within = []
+    for seed in range(20):
+        device = Device(RestlessLink(mbps * 1e6, 20.0, 2.0, random.Random(seed)), 6000)
+        device.run(30)
+        estimate = device.estimator.uplink_bps(device.now_ms)
+        assert estimate is not None
+        within.append(estimate / (mbps * 1e6))
+    within.sort()
+    assert within[2] >= 1 / 2, "all but two of twenty runs"
+    assert within[-3] <= 2, "all but two of twenty runs"
+
+
 @pytest.mark.parametrize(("before", "after"), [(20.0, 0.13), (0.13, 20.0), (8.0, 1.1), (1.1, 8.0)])
 def test_the_estimate_follows_a_change_of_rate_within_six_large_samples(before: float, after: float) -> None:
     link = SimulatedLink(before * 1e6, 20.0, 1.0, random.Random(3))

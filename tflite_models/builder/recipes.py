@@ -31,6 +31,6 @@ RECIPES = {
         Recipe("vgg-light", "vgg", 12, (16, 32, 64), (1, 2, 1), ("stem", "s1", "s2b1", "s2"), 4e-3, 2.0, 13),
         Recipe("vgg-heavy", "vgg", 32, (48, 96, 192), (2, 3, 2), ("stem", "s1", "s2b2", "s2", "s3b1"), 3e-3, 1.75, 14),
         Recipe("densenet-light", "densenet", 12, (6, 12, 24), (3, 3, 3), ("stem", "t1", "t2"), 4e-3, 1.5, 15),
-        Recipe("densenet-heavy", "densenet", 32, (16, 32, 64), (4, 5, 4), ("stem", "t1", "t2"), 3e-3, 2.25, 16),
+        Recipe("densenet-heavy", "densenet", 32, (16, 32, 64), (4, 5, 4), ("stem", "t1", "t2"), 3e-3, 2.0, 16),
     )
 }

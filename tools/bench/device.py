@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Run:
     first_frame_s: float
     """From the start of the process to the answer of its first frame."""
     frames: int
-    outcomes: dict[str, int]
+    edge_frames: int
 
     @property
     def added_cpu_ms(self) -> float:
@@ -142,11 +143,10 @@ class _Bench:
             client = psutil.Popen(on_board(self._root / "board", "device_client", str(settings)), stderr=stderr)
             try:
                 first_ms = listener.first_frame_ms()
-                listener.telemetry_after(SETTLE_S)
-                began, cpu_began = listener.closed(), _cpu_ms(client)
-                outcomes = listener.telemetry_after(self._seconds)
-                frames = listener.closed() - began
-                cpu_ms = (_cpu_ms(client) - cpu_began) / max(frames, 1)
+                before, cpu_before = listener.ended_after(SETTLE_S), _cpu_ms(client)
+                ended = listener.ended_after(self._seconds)
+                ended.subtract(before)
+                cpu_ms = (_cpu_ms(client) - cpu_before) / max(ended.total(), 1)
                 memory = client.memory_info().rss / 2**20
                 peak = _peak_mb(client.pid)
             except BenchError as error:
@@ -156,7 +156,7 @@ class _Bench:
                 client.wait(20)
         return Run(
             str(plan), bare["cpu_ms"], bare["resident_mb"], cpu_ms, memory, peak, (first_ms - spawned_ms) / 1000,
-            frames, outcomes,
+            ended.total(), ended["outcome_edge"],
         )  # fmt: skip
 
 
@@ -169,7 +169,6 @@ class _Listener:
         subscriptions = [Subscription(channels.topic(SITE, DEVICE, channel), 1) for channel in heard]
         link = LinkSettings(port=port, session_expiry_s=0)
         self._link = Link(link, "bench-listener", self._inbox, subscriptions=subscriptions, clean_start=True)
-        self._told: Telemetry | None = None
 
     def __enter__(self) -> _Listener:
         self._link.start()
@@ -187,20 +186,15 @@ class _Listener:
 
         return float(self._wait(found, PATIENCE_S))
 
-    def telemetry_after(self, seconds: float) -> dict[str, int]:
-        """Wait so long, and for the telemetry that comes next; return how frames ended so far."""
+    def ended_after(self, seconds: float) -> Counter[str]:
+        """Wait so long, and for the telemetry that comes next; return from it how many frames have ended how."""
         until = time.monotonic() + seconds
 
         def due(message: object) -> Telemetry | None:
             return message if isinstance(message, Telemetry) and time.monotonic() >= until else None
 
-        self._told = self._wait(due, seconds + PATIENCE_S)
-        return {name: n for name, n in self._told.counters.items() if name.startswith("outcome_")}
-
-    def closed(self) -> int:
-        """Frames that had ended by the telemetry waited for last."""
-        counters = self._told.counters if self._told else {}
-        return sum(n for name, n in counters.items() if name.startswith("outcome_"))
+        told = self._wait(due, seconds + PATIENCE_S)
+        return Counter({name: n for name, n in told.counters.items() if name.startswith("outcome_")})
 
     def _wait(self, wanted: Callable[[object], Any], seconds: float) -> Any:
         deadline = time.monotonic() + seconds
@@ -253,18 +247,19 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _print(runs: Sequence[Run]) -> None:
-    rows = []
+    rows: list[list[object]] = []
     for plan in dict.fromkeys(run.plan for run in runs):
         of = [run for run in runs if run.plan == plan]
-        edge = sum(run.outcomes.get("outcome_edge", 0) for run in of)
+        client_cpu = _spread([run.client_cpu_ms for run in of])
+        at_edge = sum(run.edge_frames for run in of)
         rows += [
             [plan, "resident memory, MB", _spread([r.bare_resident_mb for r in of]),
              _spread([r.client_resident_mb for r in of]), f"≤ {TARGET_MB:g}"],
             ["", "peak memory, MB", None, _spread([r.client_peak_mb for r in of]), None],
             ["", "start to first frame, s", None, _spread([r.first_frame_s for r in of]), f"< {TARGET_START_S:g}"],
-            ["", "CPU per frame, ms", _spread([r.bare_cpu_ms for r in of]), _spread([r.client_cpu_ms for r in of]), None],
+            ["", "CPU per frame, ms", _spread([r.bare_cpu_ms for r in of]), client_cpu, None],
             ["", "beyond head and codec, ms", None, _spread([r.added_cpu_ms for r in of]), f"≤ {TARGET_CPU_MS:g}"],
-            ["", "frames measured, answered by the edge", None, f"{sum(r.frames for r in of)}, {edge}", None],
+            ["", "frames (of them by the edge)", None, f"{sum(r.frames for r in of)} ({at_edge})", None],
         ]  # fmt: skip
     print_table(
         f"Device client on {runtime_name()} (measured; median and range of the repeats)",
