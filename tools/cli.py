@@ -32,7 +32,8 @@ COMMANDS: Table = {
     "broker": ("tools.servers:broker", "Run an MQTT broker: mosquitto, or the embedded one."),
     "worker": ("tools.servers:worker", "Run an edge worker that completes inference."),
     "recorder": ("tools.servers:recorder", "Run the recorder that stores every frame's outcome."),
-    "models": ("tools.models:app", "List, cut, split, verify, build and add models."),
+    "acl": ("tools.servers:acl", "Print the broker's ACL file for the accounts of a site."),
+    "models": ("tools.models:app", "List, cut, split, verify, add, prepare and build models."),
     "profile": (
         {
             "device": ("tools.profile:device", "Measure every plan's head on this machine."),
@@ -40,7 +41,7 @@ COMMANDS: Table = {
         },
         "Measure what plans cost on this machine.",
     ),
-    "policy": ("tools.policy:app", "Serve, train and judge the policy that decides the plans."),
+    "policy": ("tools.policy:app", "Run the policy that decides the plans, and show why."),
     "bench": (
         {
             "device": ("tools.bench.device:device", "The device client against the bare interpreter loop."),
@@ -151,6 +152,8 @@ def _told(error: Exception) -> str | None:
     """Return what to tell the user, or ``None`` for an error that is our own fault."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in OWN:
         return f"{error.name} is not installed; every part is there after: pip install 'splitfleet[device,edge,policy]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}"
     names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}
     return str(error) if names & TOLD else None
 

@@ -67,6 +67,8 @@ def demo(
     """
     if policy not in POLICIES:
         raise typer.BadParameter(f"'{policy}' is none of {', '.join(POLICIES)}", param_hint="--policy")
+    for path in (json_file, svg_file):
+        check_writable(path)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PAPER_WIDTH)
     stop = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

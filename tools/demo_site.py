@@ -25,7 +25,7 @@ from tflite_models.profile import (
 from tflite_models.runtime import runtime_name
 from tflite_models.store import prepare
 from tools.demo_scenario import BURST, DemoDevice
-from tools.home import profiles_folder, store_folder
+from tools.home import demo_store_folder, profiles_folder
 
 SITE = "demo"
 EMULATED_ACTIVE_MW = 2500.0
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 def prepare_store(progress: Progress) -> Catalog:
     """Cut the shipped versions into heads and tails, once; later calls only check."""
     zoo = load_catalog(shipped_zoo())
-    out = store_folder()
+    out = demo_store_folder()
     for done, (name, folder) in enumerate(zoo.folders.items()):
         progress(f"cutting {name}", done, len(zoo.folders))
         prepare(folder, out / name, heads=True, tails=True)
@@ -116,9 +116,9 @@ def write_edge(
     save_profile(edge, folder / "edge" / "edge.json")
     link = {"host": "127.0.0.1", "port": broker_port}
     recorder = {"site": SITE, "name": "recorder", "link": link, "store": {"path": str(files.points)}}
-    worker = {"site": SITE, "name": "edge-1", "link": link, "models": str(store_folder())}
+    worker = {"site": SITE, "name": "edge-1", "link": link, "models": str(demo_store_folder())}
     service = {
-        "site": SITE, "name": "policy", "link": link, "policy": policy, "models": str(store_folder()),
+        "site": SITE, "name": "policy", "link": link, "policy": policy, "models": str(demo_store_folder()),
         "profiles": str(folder), "edge_profile": str(folder / "edge" / "edge.json"),
         "devices": {device.name: _rules(device) for device in devices},
     }  # fmt: skip
@@ -149,7 +149,7 @@ def write_device(files: SiteFiles, device: DemoDevice, port: int, start: int, se
     document = {
         "site": SITE,
         "name": device.name,
-        "models": str(store_folder()),
+        "models": str(demo_store_folder()),
         "state": str(files.ledger(device.name).parent),
         "device_class": device.board.device_class,
         "profile": str(files.folder / "profiles" / f"{device.board.device_class}.json"),

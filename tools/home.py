@@ -17,9 +17,20 @@ def home() -> Path:
     return (Path(data) if data else Path.home() / ".local/share") / "splitfleet"
 
 
+def zoo_folder() -> Path:
+    """The user's own versions: ``$SPLITFLEET_ZOO``, else a folder beside the rest."""
+    named = os.environ.get("SPLITFLEET_ZOO")
+    return Path(named) if named else home() / "zoo"
+
+
 def store_folder() -> Path:
-    """Prepared model folders, with heads and tails."""
+    """Every version, shipped and local, with heads and tails."""
     return home() / "store"
+
+
+def demo_store_folder() -> Path:
+    """The versions of the demo with heads and tails: the shipped ones alone, so that every run has the same."""
+    return home() / "demo-store"
 
 
 def profiles_folder() -> Path:

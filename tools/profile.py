@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tools.output import console, print_json, print_table
+from tools.output import check_writable, console, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from tflite_models.catalog import Catalog
     from tflite_models.profile import DeviceProfile
 
 
 def device(
     models: Annotated[
-        Path | None, typer.Option("--models", help="Folder of model folders with heads [the shipped versions].")
+        Path | None, typer.Option("--models", help="Folder of model folders with heads [every version].")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Profile to write [<class>.json of the profiles].")] = None,
     device_class: Annotated[str, typer.Option("--class", help="Name of this kind of board.")] = "this-machine",
@@ -33,26 +32,23 @@ def device(
 
     Example: splitfleet profile device --class pi4 --out pi4.json
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from device_client.meters import find_power_meter
     from device_client.profiling import profile_device, sample_frames
+    from tflite_models.catalog import load_catalog
     from tflite_models.profile import save_profile
     from tools.home import profiles_folder
+    from tools.prepared import prepared_store
+    from wire.channels import check_name
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("models")
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    check_name(device_class, "class")
+    target = out or profiles_folder() / f"{device_class}.json"
+    check_writable(target)
+    with progress_bar() as show:
+        catalog = load_catalog(models) if models else prepared_store(show)
         profile = profile_device(
-            _catalog(models, show), sample_frames(None, runs), device_class=device_class, runs=runs, threads=threads,
+            catalog, sample_frames(None, runs), device_class=device_class, runs=runs, threads=threads,
             runtime=runtime, meter=find_power_meter(), progress=show,
         )  # fmt: skip
-    target = out or profiles_folder() / f"{device_class}.json"
     save_profile(profile, target)
     if as_json:
         print_json(dataclasses.asdict(profile))
@@ -63,13 +59,6 @@ def device(
         [_row(profile, version, cut) for version, cut in _places(profile)],
     )
     console().print(f"written to {target}")
-
-
-def _catalog(models: Path | None, show: object) -> Catalog:
-    from tflite_models.catalog import load_catalog
-    from tools.demo_site import prepare_store
-
-    return prepare_store(show) if models is None else load_catalog(models)  # type: ignore[arg-type]
 
 
 def _places(profile: DeviceProfile) -> list[tuple[str, str]]:

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tools.output import console, print_table
+from tools.output import check_writable, console, print_json, print_table, progress_bar
 
 
 def edge(
-    models: Annotated[Path | None, typer.Option("--models", help="Store with the tails [the prepared store].")] = None,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder of model folders with tails [every version].")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Profile to write [edge.json of the profiles].")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements per tail and batch size.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON instead of a table.")] = False,
 ) -> None:
-    """Measure every tail at batch sizes 1 to 32 and write the edge profile that policies read.
+    """Measure every tail at batch sizes 1 to 32 on this machine and write the edge profile that policies read.
 
     Example: splitfleet profile edge --out edge.json
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from edge_broker_side.profiling import BATCHES, profile_edge
     from tflite_models.catalog import load_catalog
     from tflite_models.profile import save_profile
-    from tools.home import profiles_folder, store_folder
+    from tools.home import profiles_folder
+    from tools.prepared import prepared_store
 
-    catalog = load_catalog(models or store_folder())
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console()) as bar:
-        task = bar.add_task("")
-        profile = profile_edge(
-            catalog,
-            repeats=repeats,
-            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-        )
     target = out or profiles_folder() / "edge.json"
+    check_writable(target)
+    with progress_bar() as show:
+        catalog = load_catalog(models) if models else prepared_store(show)
+        profile = profile_edge(catalog, repeats=repeats, progress=show)
     save_profile(profile, target)
+    if as_json:
+        print_json(dataclasses.asdict(profile))
+        return
     rows = [[t.version, t.cut, *(dict(t.batch_ms).get(size) for size in BATCHES)] for t in profile.tails]
     print_table("ms per batch", ["version", "cut", *map(str, BATCHES)], rows)
     console().print(f"{profile.runtime}, {profile.machine}: {profile.overhead_ms:.2f} ms per frame beside the tail")

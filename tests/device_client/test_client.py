@@ -168,6 +168,7 @@ def test_decisions_are_followed_between_frames_and_kept_over_a_restart(
         with running(settings):
             edge.wait(lambda: edge.count(Outcome.DEVICE) >= 3, "frames at the safe plan")
             assert set(edge.plans.values()) == {LOCAL}
+            edge.wait(lambda: edge.counter("outcome_device") >= 10, "telemetry of these frames")
             assert edge.counter("late_results") == 0, "its own answers must not count as somebody's"
             edge.decide(5, BIG)
             edge.wait(lambda: BIG in edge.plans.values(), "the new plan")

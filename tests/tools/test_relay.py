@@ -146,7 +146,7 @@ def test_a_target_that_does_not_listen_resets_the_caller(echo: Echo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         free_port = unused.getsockname()[1]
     relay = Relay("127.0.0.1", free_port, LinkShape(), seed=1)
-    with connect(relay.start()) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(relay.start()) as client:  # in either call
         client.recv(1)
     relay.stop()
     relay.stop()
