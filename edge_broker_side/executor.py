@@ -118,8 +118,10 @@ class Executor:
                     continue
                 try:
                     tail = self._tails.get(key)
-                except (ModelsError, OSError) as error:
-                    broken[key] = str(error)
+                except Exception as error:  # whatever a stranger's model does, the worker waits for this thread
+                    if not isinstance(error, ModelsError | OSError):
+                        log.exception("tail %s cannot be tried", key)
+                    broken[key] = str(error) or type(error).__name__
                     continue
                 runtime = tail.runtime
                 if not tail.takes_batches:

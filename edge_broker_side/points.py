@@ -14,6 +14,8 @@ from wire.plan import Plan
 
 MAX_TAG = 64
 """Characters of a tag value; the rest is cut off."""
+MAX_AT_MS = 9_223_372_036_000
+"""In the year 2262: beyond it a nanosecond stamp takes more than 64 bits, and a whole batch of lines is refused."""
 
 
 class Kind(StrEnum):
@@ -229,7 +231,7 @@ def to_line(measurement: Measurement, number: int, at_ms: int, cells: Sequence[A
             values += [f"{_tag(f'{column.name}_{name}')}={n}{suffix}" for name, n in json.loads(cell).items()]
         else:
             values.append(f"{column.name}={_field(column.kind, cell)}")
-    stamp_ns = at_ms * 1_000_000 + number % 1_000_000
+    stamp_ns = min(max(at_ms, 0), MAX_AT_MS) * 1_000_000 + number % 1_000_000
     return f"{','.join([measurement.name, *tags])} {','.join(values)} {stamp_ns}"
 
 

@@ -126,8 +126,11 @@ class Recorder:
     def _read(self, event: Received, turn: Turn) -> None:
         try:
             address = channels.parse_topic(event.topic)
-            message = decode(address.channel, event.payload)
-            _ADD[address.channel.name](turn, address, message)
+            add = _ADD.get(address.channel.name)
+            if add is None:  # a session of before may still be subscribed to it
+                self.counters["refused_channel"] += 1
+                return
+            add(turn, address, decode(address.channel, event.payload))
         except (TopicError, PayloadError) as error:
             self.counters["refused_payload"] += 1
             log.warning("refused on %s: %s", event.topic[:120], error)

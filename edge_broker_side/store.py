@@ -135,8 +135,9 @@ class Store:
             for measurement in MEASUREMENTS:
                 gone += self._drop(measurement, "stored_ms < ?", oldest_ms)
             self._fold_sessions()
-        while self._used_bytes() > self._settings.max_bytes and (dropped := self._drop_share()):
-            gone += dropped
+        with _translated(Path(self._settings.path)):
+            while self._used_bytes() > self._settings.max_bytes and (dropped := self._drop_share()):
+                gone += dropped
         return gone
 
     def lines(self, after: int, limit: int) -> Iterator[tuple[int, str]]:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 MAX_BUDGET_MS = 60_000.0
 """No device waits longer; a larger figure is a mistake or a lie."""
 LATE_NS = 1_000_000_000
+MAX_PLAN_CHARS = 500
+"""Every answer repeats the plan it is for: a longer one could make an answer that cannot be sent."""
 IDLE_S = 0.2
 SWITCH_INTERVAL_S = 0.0005
 """A finished batch waits for Python's lock at most this long behind the loop; by default it is ten times as much."""
@@ -179,6 +181,8 @@ class Worker:
         try:
             address = channels.parse_topic(event.topic)
             activation = decode(channels.ACTIVATION, event.payload)
+            if len(str(activation.plan)) > MAX_PLAN_CHARS:
+                raise PayloadError("activation", f"a plan of more than {MAX_PLAN_CHARS} characters")
         except (TopicError, PayloadError) as error:
             self.counters["refused_payload"] += 1
             log.warning("refused on %s: %s", event.topic[:120], error)
@@ -260,7 +264,9 @@ class Worker:
         due_ns = self._meter.since_ns + int(self._settings.load_period_s * 1e9)
         if now_ns < due_ns:
             return due_ns
-        counters = {**self.counters, **{f"link_{name}": count for name, count in self._link.counters.items()}}
+        # Copied in one step: the link's thread counts on meanwhile.
+        link_counters = dict(self._link.counters)
+        counters = {**self.counters, **{f"link_{name}": count for name, count in link_counters.items()}}
         load = self._meter.take(now_ns, self._session, len(self._batcher), counters)
         self._publish(channels.WORKER_LOAD, load)
         return now_ns + int(self._settings.load_period_s * 1e9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from wire.plan import Plan
 
 STEADY_S = 3.0
 """Time after the last switch from which the edge's load is that of the plans we know of."""
+MAX_REV = 2**53
+"""No site decides as often: a larger revision is a mistake or a lie, and what must rise beyond it would not fit."""
+ROUNDING = 1e-6
+"""Numbers lose more than this to nobody on their way: they travel as float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ class Decider:
 
     def retained(self, decision: Issued) -> None:
         """Take in what the broker holds for a device: our own echo, or what was decided before or beside us."""
+        if decision.rev > MAX_REV:
+            self.counters["implausible_rev"] += 1
+            return
         held = self._held.get(decision.device)
         if held is not None and decision.rev < held.issued.rev:
             return
@@ -81,8 +89,16 @@ class Decider:
         self.counters["foreign_decisions"] += held is not None
         self._held[decision.device] = _Held(decision, None)
 
+    def not_told(self, device: str) -> None:
+        """The link did not take the decision for a device: it is due again."""
+        if device in self._held:
+            self._held[device].confirmed = False
+
     def follows(self, device: str, rev: int) -> None:
         """A device follows that revision; one beyond ours means that the broker forgot, and ours would be ignored."""
+        if rev > MAX_REV:
+            self.counters["implausible_rev"] += 1
+            return
         held = self._held.get(device)
         if (held is None or rev > held.issued.rev) and (device in self._ahead or len(self._ahead) < MAX_DEVICES):
             self._ahead[device] = max(rev, self._ahead.get(device, 0))
@@ -110,7 +126,7 @@ class Decider:
         if held is None or current is None:
             return None
         held.known = held.known or known
-        if held.issued.deadline_ms != device.deadline_ms:
+        if not math.isclose(held.issued.deadline_ms, device.deadline_ms, rel_tol=ROUNDING):
             reason = f"deadline now {device.deadline_ms:g} ms"
             return self._issue(device, current, reason, held.known, held.since_s)
         if self._ahead.get(device.name, 0) > held.issued.rev:
@@ -127,7 +143,7 @@ class Decider:
         return issued
 
     def _lost(self) -> list[Issued]:
-        """Return what the broker should hold and has not shown since we connected."""
+        """Return what the broker should hold: what it has not shown since we connected, or never got."""
         lost = [held for held in self._held.values() if not held.confirmed]
         for held in lost:
             held.confirmed = True

@@ -73,6 +73,9 @@ class Limits:
 
     telemetry_stale_s: float = 5.0
     worker_load_stale_s: float = 5.0
+    worker_silent_s: float = 30.0
+    """A worker that says nothing so long is gone: its last will may have been lost with the broker. A worker that
+    reports seldom gets three of its periods."""
     assumed_uplink_bps: float = 1e6
     assumed_rtt_ms: float = 50.0
 
@@ -152,14 +155,19 @@ class Fleet:
         factor = self._plausible("calibration", report.calibration, PLAUSIBLE_CALIBRATION, device.calibration)
         device.calibration = 1.0 if factor is None else factor
 
-    def worker_state(self, name: str, session: int, threads: int, versions: Mapping[str, str], *, ready: bool) -> None:
-        """Take in a worker's birth or last will; one of an older session is ignored."""
+    def worker_state(
+        self, name: str, session: int, threads: int, versions: Mapping[str, str], now_s: float, *, ready: bool
+    ) -> None:
+        """Take in a worker's birth or last will; of an older session, only a birth after the newer one has ended.
+
+        Sessions of workers are clock times, and a clock may have been set back since.
+        """
         worker = self._worker(name)
-        if worker is None or session < worker.session:
+        if worker is None or (session < worker.session and (not ready or self._serves(worker, now_s))):
             return
-        if session > worker.session:
+        if session != worker.session:
             worker.session, worker.load = session, None
-        worker.ready = ready and threads > 0
+        worker.ready, worker.heard_s = ready and threads > 0, now_s
         if worker.ready:
             worker.threads, worker.versions = min(threads, 1024), self._genuine(versions)
 
@@ -220,7 +228,7 @@ class Fleet:
         )
 
     def _edge(self, now_s: float) -> EdgeObservation:
-        ready = [w for w in self._workers.values() if w.ready]
+        ready = [w for w in self._workers.values() if self._serves(w, now_s)]
         threads = sum(w.threads for w in ready)
         versions = frozenset.intersection(*(w.versions for w in ready)) if ready else frozenset()
         fresh = [(w, w.load) for w in ready if w.load and now_s - w.heard_s <= self.limits.worker_load_stale_s]
@@ -239,6 +247,11 @@ class Fleet:
             calibration=self.calibration.factor,
             backlog_ms=backlog / threads if threads else 0.0,
         )
+
+    def _serves(self, worker: _Worker, now_s: float) -> bool:
+        """Whether a worker is ready and has been heard of lately."""
+        seldom_s = 3 * worker.load.period_ms / 1000 if worker.load else 0.0
+        return worker.ready and now_s - worker.heard_s <= max(self.limits.worker_silent_s, seldom_s)
 
     def _running(self) -> list[tuple[int, float]]:
         index = self.model.table.index
@@ -279,6 +292,9 @@ class Fleet:
 
     def _worker(self, name: str) -> _Worker | None:
         if name not in self._workers and len(self._workers) >= MAX_WORKERS:
-            self.counters["too_many_workers"] += 1
-            return None
+            gone = next((name for name, worker in self._workers.items() if not worker.ready), None)
+            if gone is None:
+                self.counters["too_many_workers"] += 1
+                return None
+            del self._workers[gone]  # names of workers may come and go for ever
         return self._workers.setdefault(name, _Worker())

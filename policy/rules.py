@@ -24,8 +24,8 @@ class DeviceRules:
     """For policy ``fixed``."""
 
     def __post_init__(self) -> None:
-        if self.deadline_ms is not None and not 0 < self.deadline_ms <= 3_600_000:
-            raise PolicyError(f"deadline_ms = {self.deadline_ms:g}: allowed is above 0 up to 3,600,000")
+        if self.deadline_ms is not None and not 1 <= self.deadline_ms <= 600_000:  # what devices accept
+            raise PolicyError(f"deadline_ms = {self.deadline_ms:g}: allowed is 1 to 600,000")
         if self.battery_floor is not None and not 0 <= self.battery_floor <= 1:
             raise PolicyError(f"battery_floor = {self.battery_floor:g}: allowed is 0 to 1")
         self.fixed_plan()

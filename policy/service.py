@@ -183,7 +183,9 @@ class Service:
 
     def summarise(self) -> None:
         """Log every counter that is not zero."""
-        counters = self.counters + self._fleet.counters + self._decider.counters + self._link_counters
+        # Copied in one step: the link's thread counts on meanwhile.
+        link_counters = Counter(dict(self._link_counters))
+        counters = self.counters + self._fleet.counters + self._decider.counters + link_counters
         log.info(_line("counters", edge_calibration=round(self._fleet.calibration.factor, 3), **counters))
 
     def _decide(self, now_s: float) -> None:
@@ -201,9 +203,16 @@ class Service:
             issued.rev, issued.plan, issued.deadline_ms, issued.policy, issued.reason, at_ms=time.time_ns() // 1_000_000
         )
         where = topic(self._settings.site, issued.device, channels.DECISION)
-        payload = encode(channels.DECISION, message)
+        try:
+            payload = encode(channels.DECISION, message)
+        except WireError as error:
+            self.counters["unsendable_decisions"] += 1
+            log.error(_line("unsendable", device=issued.device, problem=str(error)))
+            return
         if self._publish(where, payload, qos=channels.DECISION.qos, retain=channels.DECISION.retained) is None:
             self.counters["decisions_refused_by_link"] += 1
+            self._decider.not_told(issued.device)
+            return
         self.counters["decisions"] += 1
         log.info(_line("decision", device=issued.device, rev=issued.rev, plan=str(issued.plan), reason=issued.reason))
 
@@ -265,7 +274,7 @@ class Service:
     def _on_worker_state(self, name: str, told: m.WorkerState, arrived_s: float) -> None:
         versions = {version.name: version.sha256 for version in told.versions}
         ready = told.state == m.DeviceState.READY
-        self._fleet.worker_state(name, told.session, told.threads, versions, ready=ready)
+        self._fleet.worker_state(name, told.session, told.threads, versions, arrived_s, ready=ready)
         self._soon(arrived_s)
 
     def _on_worker_load(self, name: str, told: m.WorkerLoad, arrived_s: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,9 +236,3 @@ def load_catalog(root: Path, *, check_hash: bool = False) -> Catalog:
 def shipped_zoo() -> Path:
     """Return the folder of the versions that ship with splitfleet."""
     return Path(__file__).parent / "zoo"
-
-
-def local_zoo() -> Path:
-    """Return the folder of the user's own versions: ``$SPLITFLEET_ZOO``, else one below the home directory."""
-    named = os.environ.get("SPLITFLEET_ZOO")
-    return Path(named) if named else Path.home() / ".local" / "share" / "splitfleet" / "zoo"

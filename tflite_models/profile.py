@@ -189,4 +189,5 @@ def _load(cls: type[P], path: Path) -> P:
     try:
         return dacite.from_dict(cls, raw, dacite.Config(cast=[tuple, float], strict=True))
     except (dacite.DaciteError, TypeError, ValueError) as error:
-        raise ProfileError(f"{path}: {error}") from error
+        kind = "a device" if cls is DeviceProfile else "an edge machine"
+        raise ProfileError(f"{path} is not the profile of {kind}: {error}") from error

@@ -28,6 +28,7 @@ from tools.demo_site import SITE, SiteFiles, measured_profiles, prepare_store, w
 from tools.demo_view import live, summary_table
 from tools.fleet_view import FleetView, summarise
 from tools.home import site_folder
+from tools.output import check_writable
 from tools.relay import Relay
 from tools.shaping import LinkShape, preset
 from tools.supervisor import Supervisor, SupervisorError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,47 +11,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tools.output import print_json, print_table
+from tools.output import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from tflite_models.catalog import Cut
+    from tflite_models.catalog import Cut, TensorSpec
     from tflite_models.splitter import Graph
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at models, cut them, add your own.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, cut, split, verify, add, prepare and build models."
+)
 
 File = Annotated[Path, typer.Argument(help="A .tflite file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LONGEST_NAME = 40
+_WIDTHS = {"float16": 2, "int16": 2, "uint16": 2, "float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8}
+
 Width = Annotated[int, typer.Option("--max-width", min=1, help="Most tensors that may cross a cut.")]
-Zoo = Annotated[Path | None, typer.Option("--zoo", help="Folder of your own versions [$SPLITFLEET_ZOO].")]
+Zoo = Annotated[
+    Path | None,
+    typer.Option("--zoo", help="Folder of your own versions [$SPLITFLEET_ZOO, else one in your data folder]."),
+]
 
 
-@app.command("list")
+@app.command("list", short_help="List every version there is.")
 def list_versions(zoo: Zoo = None, as_json: Json = False) -> None:
     """List every version there is: those that ship, and your own.
 
     Example: splitfleet models list
     """
-    from tflite_models.catalog import MANIFEST, load_catalog, local_zoo, shipped_zoo
+    from tools.prepared import every_version
     from wire.plan import INPUT, OUTPUT
 
     rows: list[dict[str, Any]] = []
-    for origin, root in (("shipped", shipped_zoo()), ("local", zoo or local_zoo())):
-        if not any(root.glob(f"*/{MANIFEST}")):
-            continue
-        for version in load_catalog(root):
-            rows.append(
-                {
-                    "version": version.name,
-                    "family": version.family,
-                    "origin": origin,
-                    "precision": version.precision,
-                    "accuracy": version.accuracy,
-                    "macs": version.macs,
-                    "size_bytes": version.size_bytes,
-                    "cuts": [cut.name for cut in version.cuts if cut.name not in (INPUT, OUTPUT)],
-                    "plans": len(version.plans),
-                }
-            )
+    for origin, folder in every_version(zoo).values():
+        version = folder.version
+        rows.append(
+            {
+                "version": version.name,
+                "family": version.family,
+                "origin": origin,
+                "precision": version.precision,
+                "accuracy": version.accuracy,
+                "macs": version.macs,
+                "size_bytes": version.size_bytes,
+                "cuts": [cut.name for cut in version.cuts if cut.name not in (INPUT, OUTPUT)],
+                "plans": len(version.plans),
+            }
+        )
     if as_json:
         print_json(rows)
         return
@@ -74,7 +81,7 @@ def list_versions(zoo: Zoo = None, as_json: Json = False) -> None:
     )
 
 
-@app.command()
+@app.command(short_help="Show where a model can be cut.")
 def cuts(file: File, max_width: Width = 1, as_json: Json = False) -> None:
     """Show where a model can be cut, what would cross there and how much work lies before it.
 
@@ -85,26 +92,32 @@ def cuts(file: File, max_width: Width = 1, as_json: Json = False) -> None:
     graph = load_graph(file)
     found = graph.cuts(max_width)
     if as_json:
-        print_json([asdict(cut) for cut in found])
+        print_json([_cut_facts(graph, cut) for cut in found])
         return
-    rows = []
-    for cut in found:
-        share = f"{100 * cut.head_macs / graph.macs:.1f} %" if graph.macs else "–"
-        crossing = " + ".join(f"{spec.dtype} {'×'.join(map(str, spec.shape))}" for spec in cut.tensors)
-        elements = sum(spec.elements for spec in cut.tensors)
-        rows.append([cut.name, graph.operators[cut.index - 1].kind, crossing, elements, cut.head_macs / 1e6, share])
-    print_table("", ["cut", "after", "crosses", "elements", "head MMAC", "share"], rows)
+    rows = [
+        [
+            cut.name,
+            graph.operators[cut.index - 1].kind,
+            "\n".join(_short(spec.name) for spec in cut.tensors),
+            "\n".join(f"{spec.dtype} {'×'.join(map(str, spec.shape))}" for spec in cut.tensors),
+            sum(_bytes(spec) for spec in cut.tensors),
+            cut.head_macs / 1e6,
+            cut.tail_macs / 1e6,
+        ]
+        for cut in found
+    ]
+    print_table("", ["cut", "after", "tensor", "shape", "bytes", "head MMAC", "tail MMAC"], rows)
     note = f"{len(graph)} operators, {graph.macs / 1e6:.1f} MMAC, {len(found)} cuts where at most {max_width} cross"
     print(note if found else f"{note}: try --max-width {max_width + 1}", file=sys.stderr)
 
 
-@app.command()
+@app.command(short_help="Write head and tail of a model at one cut.")
 def split(
     file: File,
     cut: Annotated[str, typer.Option("--cut", help="Where, as `models cuts` names it: op5, or 5.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the two files.")],
 ) -> None:
-    """Write head and tail of a model at one cut.
+    """Write head.tflite and tail.tflite of a model at one cut.
 
     Example: splitfleet models split mine.tflite --cut op12 --out halves/
     """
@@ -114,17 +127,15 @@ def split(
     graph = load_graph(file)
     index = _index(cut)
     head, tail = split_graph(graph, index)
-    for side, data in (("head", head), ("tail", tail)):
-        path = out / f"{file.stem}.op{index}.{side}.tflite"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        except OSError as error:
-            raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from error
-        print(f"{path}  {len(data)} bytes")
+    found = graph.cut(index)
+    out.mkdir(parents=True, exist_ok=True)
+    for side, data, macs in (("head", head, found.head_macs), ("tail", tail, found.tail_macs)):
+        path = out / f"{side}.tflite"
+        path.write_bytes(data)
+        print(f"{path}  {len(data):,} bytes, {macs / 1e6:.1f} MMAC")
 
 
-@app.command()
+@app.command(short_help="Prove that head and tail equal the whole; exit 1 where they do not.")
 def verify(
     file: File,
     chosen: Annotated[str, typer.Option("--cuts", help="all, or a list such as op1,op5,op9.")] = "all",
@@ -167,11 +178,11 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="Add your own model to your zoo.")
 def add(
     file: File,
-    name: Annotated[str, typer.Option(help="Name of the version: a-z, 0-9 and dashes.")],
     labels: Annotated[Path, typer.Option(help="Text file with one label per line, in the order of the outputs.")],
+    name: Annotated[str, typer.Option(help="Name of the version: a-z, 0-9 and dashes [the file's].")] = "",
     family: Annotated[str, typer.Option(help="Versions of one family answer the same question [the name].")] = "",
     images: Annotated[
         Path | None, typer.Option(help="Labelled pictures, one sub-folder per label; without them accuracy is unknown.")
@@ -188,22 +199,56 @@ def add(
     pictures, and codecs have no calibrated range: they fit themselves to every frame.
     A float32 model is stored with its pixel range built in, so that it takes plain uint8 frames like the others.
 
-    Example: splitfleet models add mine.tflite --name mine --labels labels.txt --images val --pixels 0:1
+    Example: splitfleet models add mine-light.tflite --family mine --labels labels.txt --images val --pixels 0:1
     """
     from tflite_models.adopt import Adoption, adopt
-    from tflite_models.catalog import local_zoo
+    from tflite_models.catalog import CatalogError, load_catalog, shipped_zoo
+    from tools.home import zoo_folder
 
+    name = name or re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")
+    if name in load_catalog(shipped_zoo()).folders:
+        raise CatalogError(f"a version '{name}' ships with splitfleet: choose another --name")
     request = Adoption(name, family or name, labels, images, pixels, most_images)
     command = f"splitfleet models add {file.name} --name {name}"
-    root = zoo or local_zoo()
-    folder = adopt(file, request, root, command=command, report=lambda line: print(line, file=sys.stderr))
+    folder = adopt(
+        file, request, zoo or zoo_folder(), command=command, report=lambda line: print(line, file=sys.stderr)
+    )
     version = folder.version
     inner = " ".join(cut.name for cut in version.cuts)
     accuracy = "unknown" if version.accuracy is None else f"{100 * version.accuracy:.1f} %"
     print(f"{folder.path}  accuracy {accuracy}, cuts {inner}, {len(version.plans)} plans")
+    print(f"to run it: splitfleet models prepare {version.name} --out FOLDER", file=sys.stderr)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command("prepare", short_help="Make the model folders that device, worker and policy service need.")
+def prepare_folders(
+    versions: Annotated[list[str] | None, typer.Argument(help="Versions, shipped or your own [all].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the model folders [this machine's].")] = None,
+    zoo: Zoo = None,
+    heads: Annotated[bool, typer.Option("--heads/--no-heads", help="What devices run.")] = True,
+    tails: Annotated[bool, typer.Option("--tails/--no-tails", help="What workers run.")] = True,
+) -> None:
+    """Cut versions into heads and tails and write the folder that `models = ...` of every settings file names.
+
+    Copy the same folder to boards and edge machines, or leave out what one of them does not run.
+
+    Example: splitfleet models prepare resnet-light resnet-heavy --out models --no-tails
+    """
+    from tools.home import store_folder
+    from tools.prepared import prepare_versions
+
+    root = out or store_folder()
+    with progress_bar() as show:
+        catalog = prepare_versions(root, versions or (), progress=show, heads=heads, tails=tails, zoo=zoo)
+    for folder in catalog.folders.values():
+        size = sum(file.stat().st_size for file in folder.path.iterdir() if file.is_file())
+        print(f"{folder.path}  {len(folder.version.cuts)} cuts, {size:,} bytes")
+
+
+@app.command(
+    short_help="Train the versions that ship, and their frames (needs TensorFlow).",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
 def build(context: typer.Context) -> None:
     """Build the versions that ship, from data to manifest (needs TensorFlow; its own options: build --help).
 
@@ -211,6 +256,30 @@ def build(context: typer.Context) -> None:
     """
     # TensorFlow stays out of this process: no TensorFlow Lite runtime could be loaded after it.
     raise typer.Exit(subprocess.call([sys.executable, "-m", "tflite_models.builder", *context.args]))
+
+
+def _cut_facts(graph: Graph, cut: Cut) -> dict[str, Any]:
+    tensors = [asdict(spec) | {"bytes": _bytes(spec)} for spec in cut.tensors]
+    return {
+        "name": cut.name,
+        "index": cut.index,
+        "after": graph.operators[cut.index - 1].kind,
+        "tensors": tensors,
+        "bytes": sum(spec["bytes"] for spec in tensors),
+        "head_macs": cut.head_macs,
+        "tail_macs": cut.tail_macs,
+    }
+
+
+def _bytes(spec: TensorSpec) -> int:
+    """Return the size of a tensor as it is in memory, before any codec."""
+    return spec.elements * _WIDTHS.get(spec.dtype, 1)
+
+
+def _short(name: str) -> str:
+    """Return the telling part of a tensor's name: converters join those of all layers they fused."""
+    first = name.partition(";")[0]
+    return first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
 
 
 def _index(cut: str) -> int:

@@ -11,23 +11,29 @@ import typer
 if TYPE_CHECKING:
     from policy.interface import FleetObservation, Prediction, Weights
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Serve and explain the policy.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Run the policy that decides the plans, and show why."
+)
 
-Models = Annotated[Path | None, typer.Option("--models", help="Store of prepared versions [the prepared store].")]
+Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders [every version].")]
 
 
-@app.command()
+@app.command(short_help="Run the decision service until Ctrl-C.")
 def serve(settings: Annotated[Path, typer.Argument(help="A settings file (TOML).")]) -> None:
     """Run the decision service until Ctrl-C: it tells every device of a site which plan to follow.
 
     Example: splitfleet policy serve policy.toml
     """
-    from policy.__main__ import main
+    from policy.service import PolicySettings, run
+    from tools.servers import log_at, stop_on_signals
+    from wire.settings import load_settings
 
-    raise typer.Exit(main([str(settings)]))
+    chosen = load_settings(PolicySettings, settings)
+    log_at(chosen.log_level)
+    run(chosen, stop_on_signals())
 
 
-@app.command()
+@app.command(short_help="Show what every plan would cost and what a policy picks.")
 def explain(
     profile: Annotated[Path, typer.Option("--profile", help="Profile of the device class.")],
     edge_profile: Annotated[
@@ -57,14 +63,19 @@ def explain(
     from policy.costs import CostModel
     from policy.interface import DeviceObservation, EdgeObservation, FleetObservation
     from policy.mask import WORDS, mask
-    from tflite_models.catalog import load_catalog
-    from tflite_models.profile import load_device_profile, load_edge_profile
-    from tools.home import profiles_folder, store_folder
+    from tflite_models.catalog import Catalog, load_catalog
+    from tflite_models.profile import ProfileError, load_device_profile, load_edge_profile
+    from tools.home import profiles_folder
+    from tools.prepared import every_version
 
-    catalog = load_catalog(models or store_folder())
-    model = CostModel(catalog, load_edge_profile(edge_profile or profiles_folder() / "edge.json"))
-    versions = frozenset(version.name for version in catalog)
     board, wanted = load_device_profile(profile), _weights(weights)
+    edge_file = edge_profile or profiles_folder() / "edge.json"
+    if not edge_file.exists():
+        raise ProfileError(f"there is no {edge_file}: measure it on the edge machine with splitfleet profile edge")
+    everything = Catalog({name: folder for name, (_, folder) in every_version().items()})
+    catalog = load_catalog(models) if models else everything
+    model = CostModel(catalog, load_edge_profile(edge_file))
+    versions = frozenset(version.name for version in catalog)
     fleet = FleetObservation(
         tuple(
             DeviceObservation(

@@ -1,4 +1,4 @@
-"""The commands that run one server process each: ``splitfleet broker``, ``worker`` and ``recorder``."""
+"""The commands that run one server process each, ``splitfleet broker``, ``worker`` and ``recorder``, and ``acl``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import logging
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-Port = Annotated[int, typer.Option("--port", help="Port of the broker.")]
-Host = Annotated[str, typer.Option("--host", help="Address of the broker.")]
-Site = Annotated[str, typer.Option("--site", help="Name of the site.")]
+S = TypeVar("S")
+
+Port = Annotated[int | None, typer.Option("--port", help="Port of the broker [1883].", show_default=False)]
+Host = Annotated[str | None, typer.Option("--host", help="Address of the broker [127.0.0.1].", show_default=False)]
+Site = Annotated[str | None, typer.Option("--site", help="Name of the site [default].", show_default=False)]
 Settings = Annotated[
     Path | None, typer.Argument(help="A settings file (TOML), in place of the options.", show_default=False)
 ]
 
+SITE = "default"
+
 
 def broker(
     settings: Settings = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0: any free one.")] = 1883,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one [1883].")] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="Run the embedded broker, not mosquitto.")] = False,
     folder: Annotated[Path | None, typer.Option("--folder", help="Where it keeps what survives a restart.")] = None,
 ) -> None:
@@ -32,22 +36,16 @@ def broker(
     from edge_broker_side.broker import BrokerError, BrokerSettings, start_broker
     from tools.home import home
     from tools.output import console
-    from wire.settings import load_settings
 
-    chosen = (
-        load_settings(BrokerSettings, settings)
-        if settings
-        else BrokerSettings(
-            folder=str(folder or home() / "broker"), host=host, port=port, kind="embedded" if embedded else "auto"
-        )
-    )
-    stop = _stop_on_signals()
+    given = _given(folder=folder, host=host, port=port, kind="embedded" if embedded else None)
+    chosen = _chosen(BrokerSettings, settings, given, {"folder": home() / "broker"})
+    stop = stop_on_signals()
     with start_broker(chosen) as running:
         out = console()
         out.print(f"{running} is up; Ctrl-C ends it")
         for lack in running.lacks:
             out.print(f"  it cannot do everything: {lack}")
-        if running.lacks and not embedded:
+        if running.lacks and chosen.kind != "embedded":
             out.print("  for the whole: apt-get install mosquitto")
         while not stop.wait(0.2):
             if not running.alive:
@@ -56,12 +54,18 @@ def broker(
 
 def worker(
     settings: Settings = None,
-    name: Annotated[str, typer.Option("--name", help="Name of this worker, unlike any other's.")] = "worker-1",
-    site: Site = "default",
-    host: Host = "127.0.0.1",
-    port: Port = 1883,
-    models: Annotated[Path | None, typer.Option("--models", help="Store with the tails [the prepared store].")] = None,
-    threads: Annotated[int, typer.Option("--threads", help="Batches computed at once; 0: one per core.")] = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of this worker, unlike any other's [worker-1].")
+    ] = None,
+    site: Site = None,
+    host: Host = None,
+    port: Port = None,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder of model folders with tails [every version].")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Batches computed at once; 0: one per core [0].")
+    ] = None,
 ) -> None:
     """Run an edge worker until Ctrl-C: it completes what devices begin. Start as many as there are machines.
 
@@ -69,25 +73,23 @@ def worker(
     """
     from edge_broker_side.worker import WorkerSettings, run
     from tools.home import store_folder
-    from wire.mqtt import LinkSettings
-    from wire.settings import load_settings
+    from tools.output import progress_bar
+    from tools.prepared import prepared_store
 
-    chosen = (
-        load_settings(WorkerSettings, settings)
-        if settings
-        else WorkerSettings(
-            site=site, name=name, models=str(models or store_folder()), link=LinkSettings(host, port), threads=threads
-        )
-    )
-    _log(chosen.log_level)
-    run(chosen, _stop_on_signals())
+    given = _given(site=site, name=name, models=models, threads=threads, link=_given(host=host, port=port))
+    chosen = _chosen(WorkerSettings, settings, given, {"site": SITE, "name": "worker-1", "models": store_folder()})
+    log_at(chosen.log_level)
+    if settings is None and models is None:
+        with progress_bar() as show:
+            prepared_store(show)
+    run(chosen, stop_on_signals())
 
 
 def recorder(
     settings: Settings = None,
-    site: Site = "default",
-    host: Host = "127.0.0.1",
-    port: Port = 1883,
+    site: Site = None,
+    host: Host = None,
+    port: Port = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="The store's file [records.sqlite of the site].")
     ] = None,
@@ -97,29 +99,71 @@ def recorder(
     Example: splitfleet recorder --site plant --host broker.local
     """
     from edge_broker_side.recorder import RecorderSettings, run
-    from edge_broker_side.store import StoreSettings
     from tools.home import site_folder
-    from wire.mqtt import LinkSettings
-    from wire.settings import load_settings
 
-    chosen = (
-        load_settings(RecorderSettings, settings)
-        if settings
-        else RecorderSettings(
-            site=site,
-            store=StoreSettings(str(store or site_folder(site) / "records.sqlite")),
-            link=LinkSettings(host, port),
-        )
-    )
-    _log(chosen.log_level)
-    run(chosen, _stop_on_signals())
+    given = _given(site=site, store=_given(path=store), link=_given(host=host, port=port))
+    usual = {"site": SITE, "store": {"path": str(site_folder(site or SITE) / "records.sqlite")}}
+    chosen = _chosen(RecorderSettings, settings, given, usual)
+    log_at(chosen.log_level)
+    run(chosen, stop_on_signals())
 
 
-def _log(level: str) -> None:
+def acl(
+    site: Annotated[str, typer.Option("--site", help="Name of the site.")],
+    account: Annotated[
+        list[str], typer.Option("--account", help="NAME=ROLE: device, worker, recorder, policy or subscriber.")
+    ],
+) -> None:
+    """Print the broker's ACL file: what each account of a site may publish and read, and nothing else.
+
+    The account of a device or worker has the name that stands in its settings. Roles: device, worker, recorder,
+    policy, subscriber (reads everything, writes nothing).
+
+    Example: splitfleet acl --site plant-1 --account cam-01=device --account edge-1=worker > acl.txt
+    """
+    from wire.acl import acl_file
+    from wire.channels import Role
+
+    accounts: dict[str, Role] = {}
+    for text in account:
+        name, _, role = text.partition("=")
+        if role not in list(Role):
+            raise typer.BadParameter(f"'{text}': write NAME=ROLE, with one of {', '.join(Role)}")
+        if name in accounts:
+            raise typer.BadParameter(f"'{name}' is named twice")
+        accounts[name] = Role(role)
+    print(acl_file(site, accounts), end="")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return what was typed, as a settings file would hold it."""
+    typed = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    return {key: value for key, value in typed.items() if value is not None and value != {}}
+
+
+def _chosen(cls: type[S], file: Path | None, given: dict[str, Any], usual: dict[str, Any]) -> S:
+    """Read the settings file, or make settings of the options; both at once would leave one of them unheard."""
+    from wire.settings import load_settings, settings_from
+
+    if file is None:
+        whole = {key: str(value) if isinstance(value, Path) else value for key, value in usual.items()} | given
+        return settings_from(cls, whole, "options")
+    if given:
+        raise typer.BadParameter(f"a settings file takes the place of options: set {', '.join(given)} in {file}")
+    return load_settings(cls, file)
+
+
+def log_at(level: str) -> None:
+    """Log to stderr from ``level`` up; raises ``SettingsError`` for a word that is none."""
+    from wire.settings import SettingsError
+
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise SettingsError(f"log_level = '{level}' is not one of debug, info, warning, error")
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def _stop_on_signals() -> threading.Event:
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and Ctrl-C set."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -96,12 +96,12 @@ def test_killed_demo_takes_its_processes_along(home: Path) -> None:
     for line in process.stdout:
         if "1 devices" in line:
             break
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = {child: child.cmdline() for child in psutil.Process(process.pid).children(recursive=True)}
     assert len(children) >= 4
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
+    _, alive = psutil.wait_procs(list(children), timeout=20)
+    assert not [children[child] for child in alive]
 
 
 def test_unknown_policy_is_refused_with_what_is_allowed(home: Path) -> None:

@@ -264,6 +264,15 @@ def test_frames_of_the_same_millisecond_have_stamps_of_their_own(path: Path) -> 
     assert len(stamps) == 100
 
 
+@pytest.mark.parametrize("at_ms", [2**63 - 1, -(2**63)])
+def test_a_clock_beyond_all_calendars_still_gives_a_stamp_of_64_bits(at_ms: int) -> None:
+    row = FrameOutcome(1, Outcome.EDGE, 0, at_ms, 1.0)
+    (point,) = inference_points("plant", "cam", batch(row))
+    cells = [to_cell(column, point.values.get(column.name)) for column in INFERENCE.columns]
+    stamp_ns = int(to_line(INFERENCE, 999_999, point.at_ms, cells).rsplit(" ", 1)[1])
+    assert 0 <= stamp_ns < 2**63
+
+
 def test_every_message_fills_its_columns() -> None:
     """A renamed message field would otherwise be recorded as nothing at all."""
     energy = EnergySource.MEASURED

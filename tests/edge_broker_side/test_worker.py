@@ -169,11 +169,12 @@ def test_poison_costs_a_counter(any_broker: Broker, site: str, store: Path) -> N
         for size in (0, 1, 10, 1000, 500_000):
             peer.raw(ACTIVATION, rng.bytes(size))
         peer.raw(ACTIVATION, b"\x91" * 50_000)
+        peer.ask_encoded(2, (), Plan("v" * 1_200_000, "mid", "f32"))  # longer than any result may be
         assert peer.link.publish(f"splitfleet/v1/{site}/NOT-a-name/activation", b"", qos=0)
         peer.ask(1, picture(EXTENT, 1), MID)
         peer.until(peer.results)
         assert peer.results()[1].status is Status.OK
-        peer.until(lambda: any(load.counters.get("refused_payload") == 7 for load in peer.of(WORKER_LOAD)))
+        peer.until(lambda: any(load.counters.get("refused_payload") == 8 for load in peer.of(WORKER_LOAD)))
 
 
 def test_a_retained_activation_is_nobodys_job(mosquitto: Broker, site: str, store: Path) -> None:

@@ -33,8 +33,8 @@ class Site:
         self.rng = np.random.default_rng(0)
         self.worker(ready=True)
 
-    def worker(self, *, ready: bool) -> None:
-        self.fleet.worker_state("w", 1, 1, SHA, ready=ready)
+    def worker(self, *, ready: bool, now_s: float = 0.0) -> None:
+        self.fleet.worker_state("w", 1, 1, SHA, now_s, ready=ready)
 
     def uplink(self, bps: float, now_s: float) -> None:
         self.fleet.device_report("cam", dataclasses.replace(REPORT, uplink_bps=bps), now_s)
@@ -175,6 +175,7 @@ def test_noise_on_the_uplink_does_not_make_a_device_flap() -> None:
     rng = np.random.default_rng(3)
     told = 0
     for second in range(120):
+        site.worker(ready=True, now_s=float(second))
         site.uplink(3e5 * float(rng.lognormal(0, 0.2)), float(second))
         told += len(site.decide(float(second)))
     assert told <= 2
@@ -201,3 +202,28 @@ def test_plans_for_policy_fixed_come_from_the_rules() -> None:
     fixed = rules.fixed_plans()
     assert [fixed.of(n) for n in ("a", "b", "c")] == [LIGHT_LOCAL, HEAVY_S2, HEAVY_S2]
     assert parse_plan(str(HEAVY_S2)) == HEAVY_S2
+
+
+def test_a_revision_that_cannot_be_steers_nothing() -> None:
+    """One device's telemetry must not lead to a revision that no message can carry."""
+    site = Site()
+    site.decider.follows("cam", 2**63 - 1)
+    site.decider.retained(Issued("cam", 2**63 - 1, LIGHT_WEBP, 400.0, "other", "by mistake"))
+    (issued,) = site.decide(0.0)
+    assert issued.rev == 1
+    assert site.decider.counters["implausible_rev"] == 2
+
+
+def test_a_deadline_rounded_on_its_way_is_no_new_deadline() -> None:
+    site = Site(rules=SiteRules(DeviceRules(weights=Weights(0.8, 0.1, 0.1), deadline_ms=333.3)))
+    site.decider.retained(Issued("cam", 41, HEAVY_WEBP, float(np.float32(333.3)), "sequential", "before"))
+    site.uplink(8e6, 0.0)
+    assert site.decide(0.0) == []
+
+
+def test_a_decision_the_link_did_not_take_is_due_again() -> None:
+    site = Site()
+    (first,) = site.decide(0.0)
+    site.decider.not_told("cam")
+    assert site.decide(1.0) == [first]
+    assert site.decide(2.0) == []

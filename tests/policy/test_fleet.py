@@ -157,8 +157,8 @@ LOAD = WorkerReport(1, period_ms=1000.0, queued=0, served=20, utilisation=0.24, 
 def test_workers_together() -> None:
     fleet = registry()
     assert fleet.observe(0, {}).edge.workers == 0
-    fleet.worker_state("w1", 1, 2, SHA, ready=True)
-    fleet.worker_state("w2", 1, 1, {"heavy": "aa"}, ready=True)
+    fleet.worker_state("w1", 1, 2, SHA, 0.0, ready=True)
+    fleet.worker_state("w2", 1, 1, {"heavy": "aa"}, 0.0, ready=True)
     edge = fleet.observe(0, {}).edge
     assert (edge.workers, edge.threads, edge.versions, edge.utilisation) == (2, 3, frozenset({"heavy"}), None)
     fleet.worker_load("w1", dataclasses.replace(LOAD, utilisation=0.9), 0.0, steady=False)
@@ -167,16 +167,16 @@ def test_workers_together() -> None:
     assert edge.utilisation == pytest.approx((0.9 * 2 + 0.3) / 3)
     assert edge.backlog_ms == pytest.approx(10 * (0.3 * 1000 / 20) / 3)
     assert fleet.observe(6, {}).edge.utilisation is None
-    fleet.worker_state("w2", 0, 1, SHA, ready=False)
+    fleet.worker_state("w2", 0, 1, SHA, 0.0, ready=False)
     assert fleet.observe(6, {}).edge.workers == 2, "a will of an older session"
-    fleet.worker_state("w2", 1, 0, {}, ready=False)
+    fleet.worker_state("w2", 1, 0, {}, 0.0, ready=False)
     assert fleet.observe(6, {}).edge.versions == {"heavy", "light"}
 
 
 def test_the_edge_is_calibrated_by_what_its_workers_take() -> None:
     """Profile: 12 ms per frame at s2, 40 ms whole; served half and half, 26 ms on average; the worker took 52."""
     fleet = registry()
-    fleet.worker_state("w", 1, 1, SHA, ready=True)
+    fleet.worker_state("w", 1, 1, SHA, 0.0, ready=True)
     for name, plan in (("a", HEAVY_S2), ("b", HEAVY_WEBP), ("c", LIGHT_LOCAL)):
         fleet.device_facts(name, FACTS)
         fleet.device_state(name, 1, ready=True)
@@ -203,8 +203,41 @@ def test_what_the_profile_expects_of_a_mix_at_the_batch_size_that_was_measured()
 
 def test_idle_workers_calibrate_nothing() -> None:
     fleet = registry()
-    fleet.worker_state("w", 1, 1, SHA, ready=True)
+    fleet.worker_state("w", 1, 1, SHA, 0.0, ready=True)
     fleet.worker_load("w", dataclasses.replace(LOAD, served=0, utilisation=0.0), 0.0, steady=True)
     fleet.worker_load("w", dataclasses.replace(LOAD, utilisation=40.0), 0.0, steady=True)
     assert fleet.calibration.factor == 1.0
     assert fleet.counters["implausible_worker_load"] == 1
+
+
+def test_a_worker_that_says_nothing_is_gone_without_a_last_will() -> None:
+    """A broker that died with the worker's will keeps its birth for ever."""
+    fleet = registry()
+    fleet.worker_state("w", 1, 1, SHA, 0.0, ready=True)
+    assert fleet.observe(29, {}).edge.workers == 1
+    fleet.worker_load("w", LOAD, 29.0, steady=False)
+    assert fleet.observe(58, {}).edge.workers == 1
+    assert fleet.observe(60, {}).edge.workers == 0
+    fleet.worker_load("w", dataclasses.replace(LOAD, period_ms=60_000.0), 60.0, steady=False)
+    assert fleet.observe(230, {}).edge.workers == 1, "it reports once a minute"
+
+
+def test_a_worker_whose_clock_was_set_back_is_believed_once_the_one_before_has_ended() -> None:
+    fleet = registry()
+    fleet.worker_state("w", 9, 1, SHA, 0.0, ready=True)
+    fleet.worker_state("w", 5, 4, SHA, 1.0, ready=True)
+    assert fleet.observe(1, {}).edge.threads == 1, "late, from before"
+    fleet.worker_state("w", 9, 1, SHA, 2.0, ready=False)
+    fleet.worker_state("w", 5, 4, SHA, 3.0, ready=True)
+    assert fleet.observe(3, {}).edge.threads == 4
+    fleet.worker_load("w", dataclasses.replace(LOAD, session=5), 3.0, steady=False)
+    assert fleet.observe(3, {}).edge.utilisation == LOAD.utilisation
+
+
+def test_workers_that_left_make_room_for_new_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policy.fleet.MAX_WORKERS", 2)
+    fleet = registry()
+    for name, ready_now in (("a", True), ("b", False), ("c", True), ("d", True)):
+        fleet.worker_state(name, 1, 1, SHA, 0.0, ready=ready_now)
+    assert fleet.observe(0, {}).edge.workers == 2
+    assert fleet.counters["too_many_workers"] == 1

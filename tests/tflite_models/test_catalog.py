@@ -19,7 +19,6 @@ from tflite_models.catalog import (
     Version,
     load_catalog,
     load_folder,
-    local_zoo,
     sha256_of,
     version_from_json,
     version_to_json,
@@ -123,11 +122,3 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     (folder / MODEL).unlink()
     with pytest.raises(CatalogError, match=r"model\.tflite is missing"):
         load_folder(folder)
-
-
-def test_the_local_zoo_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SPLITFLEET_ZOO", str(tmp_path))
-    assert local_zoo() == tmp_path
-    monkeypatch.delenv("SPLITFLEET_ZOO")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert local_zoo() == tmp_path / ".local/share/splitfleet/zoo"

@@ -87,7 +87,7 @@ def test_cuts_lists_where_and_how_much(run: Run, chain: Path) -> None:
 def test_split_writes_halves_that_compose(run: Run, chain: Path, tmp_path: Path) -> None:
     code, _, _ = run("split", chain, "--cut", "op2", "--out", tmp_path / "halves")
     assert code == 0
-    head, tail = (Submodel(tmp_path / "halves" / f"chain.op2.{side}.tflite") for side in ("head", "tail"))
+    head, tail = (Submodel(tmp_path / "halves" / f"{side}.tflite") for side in ("head", "tail"))
     frame = np.ones((1, 6, 6, 4), np.float32)
     np.testing.assert_array_equal(tail.run(*head.run(frame))[0], Submodel(chain).run(frame)[0])
 

@@ -18,7 +18,11 @@ from tflite_models.catalog import ModelsError, load_catalog, shipped_zoo
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="splitfleet models build", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="splitfleet models build",
+        description=__doc__,
+        epilog="Example: splitfleet models build vgg-light --epochs 1 --out zoo",
+    )
     parser.add_argument("name", nargs="*", default=list(RECIPES), help="versions to build; default: all that ship")
     parser.add_argument("--out", type=Path, help="folder for the model folders; each gets its int8 twin beside it")
     parser.add_argument("--pack", type=Path, help="write the pack of labelled test frames to this .npz file")
@@ -44,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out:
             _build_versions(options.out, options.name, effort, options.work)
     except ModelsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"splitfleet: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -25,7 +25,7 @@ from tflite_models.catalog import MANIFEST, MODEL, Cut, Provenance, TensorSpec, 
 from tflite_models.runtime import Submodel
 from tflite_models.synthetic import conv_chain
 from tools.bench.worker_load import BenchError, Generator, Ledger
-from tools.output import console, print_table
+from tools.output import check_writable, console, print_table
 from wire.plan import Plan
 from wire.tensor import EncodedTensor, encode
 
@@ -96,18 +96,21 @@ def worker(
     """Compare the worker behind a real broker with the bare interpreter loop on the same core.
 
     Worker and bare loop have the last core, broker and load the first: no figure is true while others use them.
+
     Example: splitfleet bench worker --tails 5 --batches 1,32
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise BenchError("this bench needs two cores: one for the worker, one for broker and load")
     load_core, worker_core = cores[0], cores[-1]
-    sizes = [int(size) for size in batches.split(",")]
+    sizes = [int(size) for size in _numbers("--batches", batches, least=1)]
+    times = _numbers("--tails", tails, least=0.01)
+    check_writable(json_file)
     os.sched_setaffinity(0, {load_core})
     try:
         with tempfile.TemporaryDirectory(prefix="splitfleet-bench-") as folder:
             root = Path(folder)
-            made = [_make(root / "store", float(tail), worker_core) for tail in tails.split(",")]
+            made = [_make(root / "store", tail, worker_core) for tail in times]
             settings = BrokerSettings(folder=str(root / "broker"), port=0, log_file=str(root / "broker.log"))
             with start_broker(settings) as broker:
                 bench = _Bench(root, broker, worker_core, seconds, repeats)
@@ -119,6 +122,16 @@ def worker(
     _print(throughput, added)
     if json_file is not None:
         _write_json(json_file, broker_name, throughput, added)
+
+
+def _numbers(option: str, text: str, *, least: float) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(least <= number < 10_000 for number in numbers):
+        raise typer.BadParameter(f"'{text}': write numbers of {least:g} or more, such as 5,20", param_hint=option)
+    return numbers
 
 
 class _Bench:
