@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from device_client import __version__
@@ -16,7 +13,9 @@ from device_client.settings import DeviceSettings
 from tflite_models.catalog import ModelsError
 from tflite_models.profile import ProfileError
 from wire.errors import WireError
+from wire.logs import start_logging
 from wire.settings import load_settings
+from wire.signals import stop_on_signals
 
 
 def main() -> int:
@@ -29,12 +28,10 @@ def main() -> int:
     parser.add_argument("settings", type=Path, help="the device's settings file (TOML)")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     try:
         settings = load_settings(DeviceSettings, arguments.settings)
-        logging.basicConfig(level=settings.log_level, format=f"%(asctime)s {settings.name} %(levelname)s %(message)s")
+        start_logging(settings.log_level, f"%(asctime)s {settings.name} %(levelname)s %(message)s")
         run(settings, stop)
     except (WireError, ModelsError, ProfileError, DeviceError) as error:
         print(f"device_client: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -25,6 +26,7 @@ Pixels = NDArray[np.uint8]
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 FOLDER_POLL_S = 0.2
 REOPEN_S = 2.0
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 class CameraError(DeviceError):
@@ -299,6 +301,7 @@ class CaptureThread:
                 while len(self._queue) >= self._settings.queue and not self._stopping.is_set():
                     self._room.wait(0.5)
             elif len(self._queue) >= self._settings.queue:
-                self._overrun.append(self._queue.popleft())
+                # Without its pixels: nobody looks at them, and a busy client may not ask for long.
+                self._overrun.append(dataclasses.replace(self._queue.popleft(), image=_NO_PIXELS))
             self._queue.append(picture)
         self._notify()

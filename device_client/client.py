@@ -398,6 +398,7 @@ class Client:
         counters["camera_unreadable"] = self._capture.unreadable
         counters["inbox_refused"] = self._inbox.refused
         counters["spool_lost"] = self._ledger.lost_to_spool_bound
+        counters["ledger_not_written"] = self._ledger.not_written
         if self._link is not None:
             # Copied in one step: the link's thread counts on meanwhile.
             counters.update({f"link_{name}": count for name, count in dict(self._link.counters).items()})

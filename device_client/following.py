@@ -18,6 +18,8 @@ from wire.settings import SettingsError
 log = logging.getLogger(__name__)
 
 MEMORY = "decision"
+MAX_REV = 2**53
+"""No site decides as often: following a larger one, this board would be deaf to all that come after."""
 
 
 class Following:
@@ -49,7 +51,8 @@ class Following:
         if decision.rev <= self.rev:
             counters["decisions_stale"] += decision.rev < self.rev
             return
-        problem = self._why_not(decision.plan, decision.deadline_ms)
+        absurd = f"no site decides as often as {decision.rev} times" if decision.rev > MAX_REV else None
+        problem = absurd or self._why_not(decision.plan, decision.deadline_ms)
         if problem:
             counters["decisions_refused"] += 1
             log.warning("decision %d (%s) refused: %s", decision.rev, decision.plan, problem)

@@ -1,7 +1,8 @@
 """The ledger: every captured frame and how it ended, on disk until the recorder has it.
 
 One SQLite file in WAL mode without syncing: what is written survives the death of the process; a power cut may cost
-the last seconds, which the recorder then sees as a gap in the frame numbers of that session.
+the last seconds, which the recorder then sees as a gap in the frame numbers of that session. While the disk is full,
+what is to be written waits in memory, within bounds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
-from device_client.errors import DeviceError
+from device_client.ledger_file import Transaction, Writer, open_ledger, unusable
 from wire.messages import EnergySource, FoldedCount, FrameOutcome, Outcome, Outcomes
 from wire.plan import Plan, parse_plan
 
@@ -27,28 +28,12 @@ SPOOL_ROWS = 3600
 """Telemetry messages kept while offline: an hour at one per second; the oldest go first."""
 DIED = "client-died"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sessions(session INTEGER PRIMARY KEY, captured INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS frames(
-    session INTEGER NOT NULL, frame INTEGER NOT NULL, plan TEXT NOT NULL, captured_ms INTEGER NOT NULL, line TEXT,
-    sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, frame)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sent_frames ON frames(session) WHERE sent;
-CREATE TABLE IF NOT EXISTS folded(
-    session INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, frames INTEGER NOT NULL,
-    recorded INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, outcome, reason)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spool(id INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS memory(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
 _LINE_FIELDS = tuple(f.name for f in fields(FrameOutcome))
 _values = attrgetter(*_LINE_FIELDS)
 _OUTCOME = _LINE_FIELDS.index("outcome")
 _PLAN = _LINE_FIELDS.index("plan")
 _SOURCE = _LINE_FIELDS.index("energy_source")
 _REASON = _LINE_FIELDS.index("reason")
-
-
-class LedgerError(DeviceError):
-    """The ledger's file cannot be used."""
 
 
 class Ledger:
@@ -59,11 +44,22 @@ class Ledger:
 
         Raises ``LedgerError`` where the file cannot be written or another client has it.
         """
-        self._db = _open(path)
+        self._db = open_ledger(path)
+        self._writer = Writer(self._db)
+        self._open: set[int] = set()
         self._max_rows = max_rows
         self._outstanding: tuple[Outcomes, list[FoldedCount]] | None = None
         self._batch = time.time_ns()
         self.lost_to_spool_bound = 0
+        self.captured = 0
+        self.counts = dict.fromkeys(Outcome, 0)
+        try:
+            self._begin()
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise unusable(path, error) from error
+
+    def _begin(self) -> None:
         self._close_dead_frames()
         last = self._db.execute("SELECT max(session) FROM sessions").fetchone()[0] or 0
         # The clock keeps sessions rising should the ledger be lost; the ledger does should the clock jump back.
@@ -71,11 +67,10 @@ class Ledger:
         self._db.execute("INSERT INTO sessions VALUES (?, 0)", (self.session,))
         self._forget_finished()
         self._rows = self._db.execute("SELECT count(*) FROM frames").fetchone()[0]
-        self.captured = 0
-        self.counts = dict.fromkeys(Outcome, 0)
 
     def close(self) -> None:
-        """Close the file; nothing is lost by not calling this."""
+        """Close the file; nothing is lost by not calling this, but for what waits for a full disk."""
+        self._writer.flush()
         self._db.close()
 
     # -- frames ----------------------------------------------------------------------------------------------------
@@ -83,23 +78,29 @@ class Ledger:
     def open_frame(self, plan: Plan, captured_ms: int) -> int:
         """Enter a captured frame and return its number in this session."""
         self.captured += 1
-        self._db.execute(
+        self._open.add(self.captured)
+        self._rows += self._writer.write(
             "INSERT INTO frames VALUES (?, ?, ?, ?, NULL, 0)", (self.session, self.captured, str(plan), captured_ms)
         )
-        self._rows += 1
         if self._rows > self._max_rows:
             self._fold()
         return self.captured
 
+    @property
+    def not_written(self) -> int:
+        """Statements lost because the disk was full for long: each a frame that will show as a gap, or as died."""
+        return self._writer.lost
+
     def close_frame(self, line: FrameOutcome) -> bool:
         """Enter how a frame ended; returns False, changing nothing, when it already has an outcome."""
-        done = self._db.execute(
-            "UPDATE frames SET line = ? WHERE session = ? AND frame = ? AND line IS NULL",
-            (_text(line), self.session, line.frame),
+        if line.frame not in self._open:
+            return False
+        self._open.remove(line.frame)
+        self._writer.write(
+            "UPDATE frames SET line = ? WHERE session = ? AND frame = ?", (_text(line), self.session, line.frame)
         )
-        if done.rowcount:
-            self.counts[line.outcome] += 1
-        return bool(done.rowcount)
+        self.counts[line.outcome] += 1
+        return True
 
     @property
     def unrecorded(self) -> int:
@@ -110,18 +111,35 @@ class Ledger:
 
     def batch(self) -> Outcomes | None:
         """Return the batch to send now: the one not yet acknowledged, or the next; ``None`` when all is recorded."""
-        if self._outstanding is None:
-            self._outstanding = self._next_batch()
+        if self._outstanding is None and self._writer.flush():
+            try:
+                self._outstanding = self._next_batch()
+            except sqlite3.OperationalError as error:
+                self._writer.complain(error)
         return self._outstanding[0] if self._outstanding else None
 
     def recorded(self, session: int, batch: int) -> bool:
-        """Forget what the recorder has stored; returns False for a receipt of something else."""
+        """Forget what the recorder has stored; returns False for a receipt of something else.
+
+        Also while the disk is full: the batch is then sent again.
+        """
         if self._outstanding is None:
             return False
         message, folded = self._outstanding
         if (message.session, message.batch) != (session, batch):
             return False
-        with _Transaction(self._db):
+        try:
+            self._forget(message, folded)
+        except sqlite3.OperationalError as error:
+            self._writer.complain(error)
+            return False
+        self._rows -= len(message.rows)
+        self._outstanding = None
+        return True
+
+    def _forget(self, message: Outcomes, folded: list[FoldedCount]) -> None:
+        session = message.session
+        with Transaction(self._db):
             watermark = max((row.frame for row in message.rows), default=0)
             self._db.execute("UPDATE sessions SET captured = max(captured, ?) WHERE session = ?", (watermark, session))
             self._db.executemany(
@@ -132,9 +150,6 @@ class Ledger:
                 [(f.frames, session, f.outcome, f.reason) for f in folded],
             )
             self._forget_finished()
-        self._rows -= len(message.rows)
-        self._outstanding = None
-        return True
 
     def _next_batch(self) -> tuple[Outcomes, list[FoldedCount]] | None:
         closed = "SELECT session FROM frames WHERE line IS NOT NULL ORDER BY session, frame LIMIT 1"
@@ -150,7 +165,7 @@ class Ledger:
             rows = self._db.execute(
                 f"{columns} AND line IS NOT NULL ORDER BY frame LIMIT ?", (found, BATCH_ROWS)
             ).fetchall()
-            with _Transaction(self._db):
+            with Transaction(self._db):
                 self._db.executemany(
                     "UPDATE frames SET sent = 1 WHERE session = ? AND frame = ?",
                     [(found, frame) for _, _, frame in rows],
@@ -199,7 +214,15 @@ class Ledger:
             " ORDER BY session, frame LIMIT ?",
             (FOLD_ROWS,),
         ).fetchall()
-        with _Transaction(self._db):
+        try:
+            self._turn_into_counts(oldest)
+        except sqlite3.OperationalError as error:
+            self._writer.complain(error)
+            return
+        self._rows -= len(oldest)
+
+    def _turn_into_counts(self, oldest: list[tuple[int, int, str]]) -> None:
+        with Transaction(self._db):
             for session, frame, line in oldest:
                 values = json.loads(line)
                 self._db.execute(
@@ -209,7 +232,6 @@ class Ledger:
                 )
                 self._db.execute("DELETE FROM frames WHERE session = ? AND frame = ?", (session, frame))
                 self._db.execute("UPDATE sessions SET captured = max(captured, ?) WHERE session = ?", (frame, session))
-        self._rows -= len(oldest)
 
     def _close_dead_frames(self) -> None:
         dead = self._db.execute("SELECT session, frame, captured_ms FROM frames WHERE line IS NULL").fetchall()
@@ -226,81 +248,33 @@ class Ledger:
 
     def spool(self, payload: bytes) -> None:
         """Keep a telemetry message for later, pushing out the oldest beyond the bound."""
-        self._db.execute("INSERT INTO spool(payload) VALUES (?)", (payload,))
-        gone = self._db.execute("DELETE FROM spool WHERE id <= (SELECT max(id) FROM spool) - ?", (SPOOL_ROWS,)).rowcount
-        self.lost_to_spool_bound += gone
+        try:
+            self._db.execute("INSERT INTO spool(payload) VALUES (?)", (payload,))
+            gone = "DELETE FROM spool WHERE id <= (SELECT max(id) FROM spool) - ?"
+            self.lost_to_spool_bound += self._db.execute(gone, (SPOOL_ROWS,)).rowcount
+        except sqlite3.OperationalError as error:
+            self._writer.complain(error)
+            self.lost_to_spool_bound += 1
 
     def unspool(self) -> tuple[int, bytes] | None:
-        """Return the oldest spooled message with the id to drop it by."""
+        """Return the oldest spooled message with the id to drop it by; ``None`` too while it could not be dropped."""
+        if not self._writer.flush():
+            return None
         row = self._db.execute("SELECT id, payload FROM spool ORDER BY id LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1])) if row else None
 
     def drop_spooled(self, number: int) -> None:
         """Forget a spooled message that was sent."""
-        self._db.execute("DELETE FROM spool WHERE id = ?", (number,))
+        self._writer.write("DELETE FROM spool WHERE id = ?", (number,))
 
     def remember(self, key: str, value: str) -> None:
         """Keep a small value across restarts."""
-        self._db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, value))
+        self._writer.write("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, value))
 
     def recall(self, key: str) -> str | None:
         """Return a remembered value."""
         row = self._db.execute("SELECT value FROM memory WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else None
-
-
-class _Transaction:
-    """One transaction on a connection in autocommit mode."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _connect_or_set_aside(path)
-    except (OSError, sqlite3.OperationalError) as error:
-        problem = "another client uses it" if "locked" in str(error) else str(error)
-        raise LedgerError(f"cannot use the ledger {path} ({problem}): check the setting 'state'") from error
-
-
-def _connect_or_set_aside(path: Path) -> sqlite3.Connection:
-    try:
-        return _connect(path)
-    except sqlite3.OperationalError:  # not the file's fault: no right to write, or locked
-        raise
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-        log.error("the ledger %s is corrupt (%s); set aside as %s", path, error, aside.name)
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        return _connect(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=1, isolation_level=None, cached_statements=64)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two clients on one ledger would close each other's frames
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute("PRAGMA cache_size = -1024")
-        db.executescript(_SCHEMA)
-        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise sqlite3.DatabaseError(problem)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
 
 
 def _text(line: FrameOutcome) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +11,9 @@ from pathlib import Path
 from edge_broker_side.errors import EdgeError
 from tflite_models.catalog import ModelsError
 from wire.errors import WireError
+from wire.logs import start_logging
 from wire.settings import SettingsError, load_settings
+from wire.signals import stop_on_signals
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -23,9 +24,7 @@ def main() -> int:
     parser.add_argument("service", choices=("worker", "recorder", "broker"))
     parser.add_argument("settings", type=Path, help="TOML file")
     arguments = parser.parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     try:
         _run(arguments.service, arguments.settings, stop)
     except SettingsError as error:
@@ -33,6 +32,11 @@ def main() -> int:
         return 2
     except (EdgeError, ModelsError, WireError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"cannot use {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 
@@ -62,7 +66,7 @@ def _run(service: str, path: Path, stop: threading.Event) -> None:
 def _log(level: str) -> None:
     if level.upper() not in logging.getLevelNamesMapping():
         raise SettingsError(f"log_level = '{level}' is not one of debug, info, warning, error")
-    logging.basicConfig(level=level.upper(), format=FORMAT)
+    start_logging(level.upper(), FORMAT)
 
 
 if __name__ == "__main__":

@@ -166,9 +166,10 @@ def start_broker(settings: BrokerSettings) -> Broker:
 def run(settings: BrokerSettings, stop: threading.Event) -> None:
     """Run a broker until ``stop`` is set; raises ``BrokerError`` when it dies before."""
     with start_broker(settings) as broker:
-        while not stop.wait(0.2):
+        while not stop.is_set():
             if not broker.alive:
                 raise BrokerError(f"{broker} ended by itself: see its log")
+            time.sleep(0.2)
 
 
 def find_mosquitto() -> str | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from policy.errors import PolicyError
 from policy.service import PolicySettings, run
 from wire.errors import WireError
+from wire.logs import start_logging
 from wire.settings import load_settings
+from wire.signals import stop_on_signals
 
 
 def main(arguments: list[str]) -> int:
@@ -21,10 +20,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         settings = load_settings(PolicySettings, Path(arguments[0]))
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        start_logging(settings.log_level, "%(asctime)s %(levelname)s %(name)s %(message)s")
+        stop = stop_on_signals()
         run(settings, stop)
     except (PolicyError, WireError) as error:
         print(error, file=sys.stderr)

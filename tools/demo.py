@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
 import sqlite3
 import sys
 import threading
@@ -36,6 +35,7 @@ from wire import channels, codec
 from wire.errors import WireError
 from wire.inbox import Inbox
 from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.signals import stop_on_signals
 
 REFRESH_S = 0.25
 STOP_DEVICES_S = 20.0
@@ -71,17 +71,12 @@ def demo(
     for path in (json_file, svg_file):
         check_writable(path)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PAPER_WIDTH)
-    stop = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    run = DemoRun(console, cast(devices), seconds, policy, headless=headless)
     try:
-        run = DemoRun(console, cast(devices), seconds, policy, headless=headless)
-        report = run.play(stop, embedded=embedded, profile_again=profile_again)
+        report = run.play(stop_on_signals(), embedded=embedded, profile_again=profile_again)
     except SupervisorError as error:
         console.print(f"[bold red]demo failed:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     console.print(summary_table("what the subscriber saw", {**report["devices"], "fleet": report}))
     console.print(summary_table("what the recorder's store holds", report["store"]))
     if svg_file is not None:

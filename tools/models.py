@@ -151,9 +151,6 @@ def verify(
 
     Example: splitfleet models verify mine.tflite --max-width 4 --runtime tflite-runtime
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from tflite_models.runtime import runtime_name
     from tflite_models.splitter import check_each, load_graph
 
@@ -161,8 +158,11 @@ def verify(
     wanted = _wanted(graph, chosen, max_width)
     name = runtime_name(runtime, "fast")
     each = check_each(graph, wanted, samples=samples, seed=seed, runtime=runtime, threads=threads)
-    progress = track(each, "cuts", len(wanted), console=Console(stderr=True), transient=True)
-    checks = list(progress)
+    checks = []
+    with progress_bar() as show:
+        for check in each:
+            checks.append(check)
+            show(f"op{check.index}", len(checks), len(wanted))
     worst = max((check.max_abs_diff for check in checks), default=0.0)
     if as_json:
         rows = [asdict(check) | {"max_abs_diff": _finite(check.max_abs_diff)} for check in checks]

@@ -45,9 +45,10 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr while the block runs; it is told what is being done, how much is, and of how much."""
+    """Show a bar on a terminal while the block runs; it is told what is being done, how much is, and of how much."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    paper = Console(stderr=True)
+    with Progress(*columns, console=paper, transient=True, disable=not paper.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 

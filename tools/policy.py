@@ -25,8 +25,9 @@ def serve(settings: Annotated[Path, typer.Argument(help="A settings file (TOML).
     Example: splitfleet policy serve policy.toml
     """
     from policy.service import PolicySettings, run
-    from tools.servers import log_at, stop_on_signals
+    from tools.servers import log_at
     from wire.settings import load_settings
+    from wire.signals import stop_on_signals
 
     chosen = load_settings(PolicySettings, settings)
     log_at(chosen.log_level)

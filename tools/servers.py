@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
+import time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+
+from wire.signals import stop_on_signals
 
 S = TypeVar("S")
 
@@ -47,9 +48,10 @@ def broker(
             out.print(f"  it cannot do everything: {lack}")
         if running.lacks and chosen.kind != "embedded":
             out.print("  for the whole: apt-get install mosquitto")
-        while not stop.wait(0.2):
+        while not stop.is_set():
             if not running.alive:
                 raise BrokerError(f"{running} ended by itself: see its log")
+            time.sleep(0.2)
 
 
 def worker(
@@ -117,7 +119,7 @@ def acl(
     """Print the broker's ACL file: what each account of a site may publish and read, and nothing else.
 
     The account of a device or worker has the name that stands in its settings. Roles: device, worker, recorder,
-    policy, subscriber (reads everything, writes nothing).
+    policy, subscriber (reads all but activations, writes nothing).
 
     Example: splitfleet acl --site plant-1 --account cam-01=device --account edge-1=worker > acl.txt
     """
@@ -155,16 +157,9 @@ def _chosen(cls: type[S], file: Path | None, given: dict[str, Any], usual: dict[
 
 def log_at(level: str) -> None:
     """Log to stderr from ``level`` up; raises ``SettingsError`` for a word that is none."""
+    from wire.logs import start_logging
     from wire.settings import SettingsError
 
     if level.upper() not in logging.getLevelNamesMapping():
         raise SettingsError(f"log_level = '{level}' is not one of debug, info, warning, error")
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and Ctrl-C set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+    start_logging(level.upper(), "%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -85,6 +85,17 @@ class LinkSettings:
             raise WireError(f"port is {self.port}, allowed is 1 to 65535")
         if not 0 < self.backoff_min_s <= self.backoff_max_s:
             raise WireError("backoff_min_s must be above 0 and at most backoff_max_s")
+        if not 0 < self.connect_timeout_s <= 3600:
+            raise WireError(f"connect_timeout_s is {self.connect_timeout_s}, allowed is above 0 to 3600")
+        for key, least, most in (
+            ("keepalive_s", 1, 65535),  # 0 would mean that a dead peer is never noticed
+            ("session_expiry_s", 0, 2**32 - 1),
+            ("receive_maximum", 1, 65535),
+            ("qos0_outbox_bytes", 1, 2**40),
+            ("qos1_outbox_bytes", 1, 2**40),
+        ):
+            if not least <= getattr(self, key) <= most:
+                raise WireError(f"{key} is {getattr(self, key)}, allowed is {least} to {most}")
 
 
 @dataclass(frozen=True, slots=True)

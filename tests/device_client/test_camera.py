@@ -167,6 +167,7 @@ def test_at_a_rate_the_oldest_are_lost_and_told(tmp_path: Path) -> None:
     assert numbers(lost) + numbers(kept) == list(range(30))
     assert len(kept) == 3
     assert thread.overrun() == []
+    assert not any(one.image.size for one in lost), "a client that is busy for long must not fill its memory"
 
 
 def test_a_rate_is_kept_even_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from device_client import ledger as ledger_module
-from device_client.ledger import BATCH_ROWS, DIED, FOLD_ROWS, Ledger, LedgerError
+from device_client import ledger_file
+from device_client.ledger import BATCH_ROWS, DIED, FOLD_ROWS, Ledger
+from device_client.ledger_file import LedgerError
 from wire import channels, codec
 from wire.messages import EnergySource, FrameOutcome, Outcome, Outcomes
 from wire.plan import Plan
@@ -349,3 +354,86 @@ def test_the_spool_is_bounded_and_in_order(tmp_path: Path, monkeypatch: pytest.M
     again.remember("decision", "b")
     assert (again.recall("decision"), again.recall("other")) == ("b", None)
     again.close()
+
+
+@contextmanager
+def full_disk(room_bytes: int = 4096) -> Iterator[None]:
+    """Let no file of this process grow beyond so much."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_costs_neither_the_client_nor_a_frame(tmp_path: Path) -> None:
+    """The disk fills up in the middle of a frame, and has room again later."""
+    path = tmp_path / "ledger" / "ledger.sqlite"
+    ledger, recorder = Ledger(path, 10_000), Recorder()
+    for _ in range(5):
+        ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+    batch = ledger.batch()
+    assert batch is not None
+    begun = ledger.open_frame(PLANS[1], 1)
+    with full_disk():
+        assert ledger.close_frame(line(begun))
+        for _ in range(300):
+            frame = ledger.open_frame(PLANS[1], 1)
+            assert ledger.close_frame(line(frame, Outcome.DEVICE))
+            assert not ledger.close_frame(line(frame, Outcome.DEVICE))
+        ledger.remember("key", "value")
+        ledger.spool(b"telemetry")
+        recorder.store(batch)
+        assert not ledger.recorded(batch.session, batch.batch), "it could not be forgotten, and is sent again"
+        assert ledger.batch() == batch
+    drain(ledger, recorder)
+    assert (ledger.captured, ledger.unrecorded, ledger.not_written) == (306, 0, 0)
+    assert {frame for _, frame in recorder.lines} == set(range(1, 307))
+    assert (ledger.recall("key"), ledger.lost_to_spool_bound) == ("value", 1)
+    ledger.close()
+
+
+def test_a_ledger_that_is_recorded_needs_no_more_room(tmp_path: Path) -> None:
+    """A disk that others fill up leaves the ledger what it has, and that is used over and over."""
+    path = tmp_path / "ledger" / "ledger.sqlite"
+    ledger, recorder = Ledger(path, 10_000), Recorder()
+    for _ in range(100):
+        ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+    drain(ledger, recorder)
+    with full_disk(max(file.stat().st_size for file in path.parent.iterdir())):
+        for _ in range(3000):
+            ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+            if ledger.unrecorded >= BATCH_ROWS:
+                drain(ledger, recorder)
+    drain(ledger, recorder)
+    assert {frame for _, frame in recorder.lines} == set(range(1, 3101))
+    assert ledger.not_written == 0
+    ledger.close()
+
+
+def test_a_disk_that_stays_full_shows_as_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_file, "MAX_WAITING", 10)
+    path = tmp_path / "ledger" / "ledger.sqlite"
+    ledger, recorder = Ledger(path, 10_000), Recorder()
+    ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+    with full_disk():
+        for _ in range(200):
+            ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+    ledger.close_frame(line(ledger.open_frame(PLANS[0], 1)))
+    lost = ledger.not_written
+    drain(ledger, recorder)
+    assert lost > 0
+    assert recorder.captured[ledger.session] == 202
+    assert len(recorder.lines) == 202 - lost // 2
+    assert ledger.unrecorded == 0
+    ledger.close()
+
+
+def test_a_ledger_that_cannot_begin_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path, 10_000)
+    ledger.open_frame(PLANS[0], 1)
+    ledger.close()
+    with full_disk(0), pytest.raises(LedgerError, match="the room on its disk"):
+        Ledger(path, 10_000)

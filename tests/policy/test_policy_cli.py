@@ -40,13 +40,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_explain_shows_every_plan_and_what_is_picked(run: Run) -> None:
-    code, out, _ = run("explain", "--profile", "board.json", "--devices", 3, "--private", "--json")
+    code, out, _ = run("explain", "--models", "store", "--profile", "board.json", "--devices", 3, "--private", "--json")
     told = json.loads(out)
     assert code == 0
     assert {row["plan"]: row["mask"] for row in told["plans"]}[str(LIGHT_WEBP)] == "pictures must not leave this device"
     assert len(told["plans"]) == 6
     assert sum(told["picked"].values()) == 3
-    code, out, _ = run("explain", "--profile", "board.json")
+    code, out, _ = run("explain", "--models", "store", "--profile", "board.json")
     assert code == 0
     assert "together, modelled:" in out
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(run: Run) -> None:
     assert code == 2
     assert err.count("\n") == 1
     assert "must sum to 1" in err
-    code, _, err = run("explain", "--profile", "board.json", "--policy", "magic")
+    code, _, err = run("explain", "--models", "store", "--profile", "board.json", "--policy", "magic")
     assert (code, "no policy 'magic'" in err) == (2, True)
     code, _, err = run("serve", "absent.toml")
     assert (code, "cannot read absent.toml" in err) == (2, True)

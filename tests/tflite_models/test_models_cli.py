@@ -81,7 +81,13 @@ def test_cuts_lists_where_and_how_much(run: Run, chain: Path) -> None:
     assert ["op1" in out, "op2" in out, "op3" in out] == [True, True, False]
     assert "3 operators" in err
     code, out, _ = run("cuts", chain, "--json")
-    assert [cut["head_macs"] for cut in json.loads(out)] == [6 * 6 * 4 * 36, 2 * 6 * 6 * 4 * 36]
+    found = json.loads(out)
+    layer = 6 * 6 * 4 * 36
+    assert [(cut["index"], cut["head_macs"], cut["tail_macs"]) for cut in found] == [
+        (1, layer, 2 * layer),
+        (2, 2 * layer, layer),
+    ]
+    assert all(cut["bytes"] == 6 * 6 * 4 * 4 and cut["tensors"][0]["shape"] == [1, 6, 6, 4] for cut in found)
 
 
 def test_split_writes_halves_that_compose(run: Run, chain: Path, tmp_path: Path) -> None:

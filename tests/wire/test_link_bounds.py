@@ -156,6 +156,11 @@ def test_a_link_that_was_never_started_stops() -> None:
     [
         ({"port": 0}, "port is 0, allowed is 1 to 65535"),
         ({"backoff_min_s": 5.0, "backoff_max_s": 1.0}, "backoff_min_s must be above 0 and at most backoff_max_s"),
+        ({"keepalive_s": 0}, "keepalive_s is 0, allowed is 1 to 65535"),
+        ({"session_expiry_s": -1}, "session_expiry_s is -1, allowed is 0 to 4294967295"),
+        ({"receive_maximum": 70000}, "receive_maximum is 70000, allowed is 1 to 65535"),
+        ({"connect_timeout_s": float("nan")}, "connect_timeout_s is nan, allowed is above 0 to 3600"),
+        ({"qos1_outbox_bytes": 0}, "qos1_outbox_bytes is 0"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, float], message: str) -> None:
