@@ -282,6 +282,7 @@ class Client:
             case Acknowledged():
                 self._reporter.acknowledged(event, time.monotonic_ns() / 1e6)
             case NotSent():
+                self._reporter.not_sent(event.token)
                 entry = self._flight.not_sent(event.token)
                 if entry is not None:
                     self._fall_back(entry, event.reason)

@@ -193,6 +193,10 @@ class Reporter:
             if SMALL_BYTES < size < self._uplink.probe_bytes(now_ms) / 2:  # too small to tell on so fast a link
                 self._probe_at = min(self._probe_at, now_ms + SMALL_PROBE_PERIOD_MS)
 
+    def not_sent(self, token: int) -> None:
+        """Forget a publication whose acknowledgement will never come."""
+        self._timed.pop(token, None)
+
     def send_batch(self, now_ms: float) -> None:
         """Send the ledger's batch; repeated, ever more rarely, until ``recorded``."""
         message = self._ledger.batch()

@@ -186,7 +186,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _write_mosquitto(settings: BrokerSettings, folder: Path, port: int) -> Path:
-    access = ["allow_anonymous " + ("false" if settings.password_file or _client_ca(settings) else "true")]
+    accounts = settings.password_file is not None or _client_ca(settings) is not None
+    # The account is the client's id: under a free one, anybody could end the session of anybody and empty its queue.
+    access = ["allow_anonymous false", "use_username_as_clientid true"] if accounts else ["allow_anonymous true"]
     if settings.password_file:
         access.append(f"password_file {_existing(settings.password_file, 'password_file')}")
     if settings.acl_file:

@@ -18,6 +18,8 @@ from tflite_models.profile import DeviceProfile, EdgeProfile
 
 NONE = -1
 """In an assignment: this device has no plan yet."""
+MAX_ROWS = 2000
+"""Profiles whose rows are kept: one per class and slowdown, and a slowdown is whatever a device says."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ class CostModel:
         if profile is None:
             return self._unknown
         held = self._rows.get(id(profile))
-        if held is None:  # the profile is kept with its row, so that its id stays its own
+        if held is None:
+            if len(self._rows) >= MAX_ROWS:
+                self._rows.clear()
+            # The profile is kept with its row, so that its id stays its own.
             held = self._rows[id(profile)] = (profile, device_row(self.table, profile))
         return held[1]
 

@@ -42,6 +42,8 @@ class _Held:
     since_s: float | None
     """When the device was last switched; ``None``: never, or before us."""
     known: Circumstances | None = None
+    restless: int = 0
+    """How often it was switched in quick succession."""
     confirmed: bool = True
     """Whether the broker has shown it since we connected."""
 
@@ -119,10 +121,13 @@ class Decider:
         held = self._held.get(device.name)
         current = held.issued.plan if held else None
         held_s = np.inf if held is None or held.since_s is None else now_s - held.since_s
-        if self._hysteresis.switches(choice, current, held_s):
+        restless = held.restless if held else 0
+        if self._hysteresis.switches(choice, current, held_s, restless):
             reason = explain(choice, current, held.known if held else None, known)
             self._switched_s = now_s
-            return self._issue(device, choice.plan, reason, known, None if current is None else now_s)
+            issued = self._issue(device, choice.plan, reason, known, None if current is None else now_s)
+            self._held[device.name].restless = self._hysteresis.restless_after(held_s, restless)
+            return issued
         if held is None or current is None:
             return None
         held.known = held.known or known
@@ -139,7 +144,7 @@ class Decider:
         held = self._held.get(device.name)
         rev = 1 + max(held.issued.rev if held else 0, self._ahead.pop(device.name, 0))
         issued = Issued(device.name, rev, plan, device.deadline_ms, self._policy.name, reason)
-        self._held[device.name] = _Held(issued, since_s, known)
+        self._held[device.name] = _Held(issued, since_s, known, held.restless if held else 0)
         return issued
 
     def _lost(self) -> list[Issued]:

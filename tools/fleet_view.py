@@ -133,7 +133,8 @@ def _switches(view: DeviceView) -> int:
 
 
 def _percentile(values: list[float], percent: float) -> float | None:
-    return float(np.percentile(values, percent)) if values else None
+    """Return the nearest-rank percentile, as the recorder's store gives it."""
+    return float(np.percentile(values, percent, method="inverted_cdf")) if values else None
 
 
 def _mean(values: list[float]) -> float | None:

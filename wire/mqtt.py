@@ -473,6 +473,7 @@ class Link:
         self._up = True
         self._up_since = time.monotonic()
         self.counters["connects"] += 1
+        log.info("connected to %s:%d", self._settings.host, self._settings.port)
         self._inbox.put(Connected(self._session_present, self._max_packet_bytes))
 
     def _on_disconnect(

@@ -184,3 +184,12 @@ def test_shares_of_late_and_dropped_frames() -> None:
 def test_accuracies_that_do_not_differ_are_all_best() -> None:
     np.testing.assert_array_equal(accuracy_term(np.array([0.8, 0.8])), [1, 1])
     np.testing.assert_allclose(accuracy_term(np.array([0.7, 0.8, 0.9])), [0, 0.5, 1])
+
+
+def test_profiles_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policy.costs.MAX_ROWS", 3)
+    model = small_model()
+    for number in range(10):
+        profile = board(heavy_ms=100.0 + number)
+        assert model.row(profile).head_ms.max() == 100.0 + number
+    assert len(model._rows) <= 3

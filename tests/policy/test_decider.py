@@ -181,6 +181,31 @@ def test_noise_on_the_uplink_does_not_make_a_device_flap() -> None:
     assert told <= 2
 
 
+def test_a_link_around_the_least_rate_of_a_plan_does_not_make_a_device_flap() -> None:
+    """Every miss drives it from the plan at once; it comes back ever later, and at first pace when it has been calm."""
+    site = Site()
+    site.uplink(8e6, 0.0)
+    site.decide(0.0)
+    switched = []
+    for second in range(1, 300):
+        site.worker(ready=True, now_s=float(second))
+        site.uplink(3e4 if second % 3 == 0 else 8e6, float(second))
+        switched += [second] * len(site.decide(float(second)))
+    away, back = switched[::2], switched[1::2]
+    pauses = [there - gone for gone, there in zip(away, back, strict=False)]
+    assert len(switched) <= 14
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 10 and pauses[-1] >= 80
+    for second in range(300, 700):
+        site.worker(ready=True, now_s=float(second))
+        site.uplink(8e6, float(second))
+        site.decide(float(second))
+    for second, bps in ((700.0, 3e4), (705.0, 8e6)):
+        site.worker(ready=True, now_s=second)
+        site.uplink(bps, second)
+        assert len(site.decide(second)) == 1
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -135,6 +135,19 @@ def test_a_worker_may_take_part_in_the_shared_subscription(guarded: Broker, fold
         assert worker.flushed() == {f"{ROOT}/{SITE}/device-1/activation"}
 
 
+def test_nobody_ends_the_session_of_another_by_its_client_id(guarded: Broker, folder: Path) -> None:
+    with Client(guarded, folder, "recorder-1") as recorder, Client(guarded, folder, "all") as sender:
+        inbox = Inbox()
+        settings = LinkSettings(port=guarded.port, username="device-2", password_file=str(folder / "device-2"))
+        thief = Link(settings, "test-recorder-1", inbox)
+        thief.start()
+        assert [type(event) for event in inbox.take(10)] == [Connected]
+        sender.say(f"{END}/recorder-1")
+        recorder.flushed()
+        thief.stop()
+        assert recorder.link.counters["disconnects"] == 0
+
+
 def test_an_account_without_a_role_may_do_nothing(guarded: Broker, folder: Path) -> None:
     with Client(guarded, folder, "all", f"{ROOT}/#") as witness, Client(guarded, folder, "stranger") as client:
         client.say(*everything("stranger"), f"{END}/all")
