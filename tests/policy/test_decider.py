@@ -200,10 +200,10 @@ def test_a_link_around_the_least_rate_of_a_plan_does_not_make_a_device_flap() ->
         site.worker(ready=True, now_s=float(second))
         site.uplink(8e6, float(second))
         site.decide(float(second))
-    for second, bps in ((700.0, 3e4), (705.0, 8e6)):
-        site.worker(ready=True, now_s=second)
-        site.uplink(bps, second)
-        assert len(site.decide(second)) == 1
+    for at_s, bps in ((700.0, 3e4), (705.0, 8e6)):
+        site.worker(ready=True, now_s=at_s)
+        site.uplink(bps, at_s)
+        assert len(site.decide(at_s)) == 1
 
 
 @pytest.mark.parametrize(
