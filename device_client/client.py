@@ -29,6 +29,7 @@ from wire import channels, codec
 from wire.channels import Channel
 from wire.errors import WireError
 from wire.inbox import Inbox
+from wire.link import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
 from wire.messages import (
     Activation,
     Decision,
@@ -41,7 +42,7 @@ from wire.messages import (
     Status,
     Telemetry,
 )
-from wire.mqtt import Acknowledged, Connected, Disconnected, Link, NotSent, Received, Subscription
+from wire.mqtt import Link
 from wire.outbox import Outgoing
 from wire.plan import OUTPUT, Plan
 

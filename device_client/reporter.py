@@ -21,6 +21,7 @@ from tflite_models.catalog import Catalog
 from wire import channels, codec
 from wire.channels import Channel
 from wire.errors import WireError
+from wire.link import Acknowledged
 from wire.messages import (
     CachedVersion,
     Capabilities,
@@ -29,7 +30,7 @@ from wire.messages import (
     State,
     Telemetry,
 )
-from wire.mqtt import Acknowledged, Link
+from wire.mqtt import Link
 from wire.plan import Plan
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wire.channels import check_name
-from wire.mqtt import LinkSettings
+from wire.link import LinkSettings
 from wire.plan import parse_plan
 
 MIN_DEADLINE_MS, MAX_DEADLINE_MS = 1, 600_000

@@ -29,8 +29,9 @@ from wire.channels import Address
 from wire.codec import decode, encode
 from wire.errors import PayloadError, TopicError
 from wire.inbox import Inbox
+from wire.link import LinkSettings, Received, Subscription
 from wire.messages import Capabilities, Outcomes, Recorded, State, WorkerState
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 
 log = logging.getLogger(__name__)
 

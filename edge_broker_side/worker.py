@@ -23,8 +23,9 @@ from wire import channels
 from wire.codec import decode, encode
 from wire.errors import PayloadError, TopicError
 from wire.inbox import Inbox
+from wire.link import Connected, LinkSettings, Received, Subscription, Unsubscribed
 from wire.messages import CachedVersion, DeviceState, Outcome, Result, Status, WorkerState
-from wire.mqtt import Connected, Link, LinkSettings, Received, Subscription, Unsubscribed
+from wire.mqtt import Link
 from wire.outbox import Outgoing
 from wire.plan import OUTPUT
 

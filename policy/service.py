@@ -30,7 +30,8 @@ from wire.channels import check_name, parse_topic, topic, topic_filter
 from wire.codec import decode, encode
 from wire.errors import WireError
 from wire.inbox import Inbox
-from wire.mqtt import Acknowledged, Connected, Disconnected, Link, LinkSettings, NotSent, Received, Subscription
+from wire.link import Acknowledged, Connected, Disconnected, LinkSettings, NotSent, Received, Subscription
+from wire.mqtt import Link
 
 log = logging.getLogger(__name__)
 

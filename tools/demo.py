@@ -34,7 +34,8 @@ from tools.supervisor import Supervisor, SupervisorError
 from wire import channels, codec
 from wire.errors import WireError
 from wire.inbox import Inbox
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.link import LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.signals import stop_on_signals
 
 REFRESH_S = 0.25

@@ -21,6 +21,7 @@ from wire import channels, codec
 from wire.channels import Channel
 from wire.errors import PayloadError
 from wire.inbox import Inbox
+from wire.link import LinkSettings, Received, Subscription
 from wire.messages import (
     Activation,
     Capabilities,
@@ -35,7 +36,7 @@ from wire.messages import (
     Status,
     Telemetry,
 )
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.plan import Plan
 
 DEVICE = "cam"

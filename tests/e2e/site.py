@@ -18,8 +18,9 @@ from tests.brokers import launch
 from tools.supervisor import Supervisor
 from wire import channels, codec
 from wire.inbox import Inbox
+from wire.link import LinkSettings
 from wire.messages import Decision, Outcome
-from wire.mqtt import Link, LinkSettings
+from wire.mqtt import Link
 from wire.plan import Plan, parse_plan
 
 SITE = "e2e"

@@ -22,8 +22,9 @@ from wire import channels
 from wire.channels import Channel
 from wire.codec import decode, encode
 from wire.inbox import Inbox
+from wire.link import Connected, LinkSettings, Received, Subscription
 from wire.messages import Activation, Result
-from wire.mqtt import Connected, Link, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.plan import Plan
 from wire.tensor import EncodedTensor
 from wire.tensor import encode as encode_tensor

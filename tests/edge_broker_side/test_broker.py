@@ -14,8 +14,9 @@ from tests.brokers import launch
 from tests.edge_broker_side.peers import PATIENCE_S, Peer
 from wire.channels import ACTIVATION, DECISION
 from wire.inbox import Inbox
+from wire.link import Connected, LinkSettings, Received, Subscription, TlsSettings
 from wire.messages import Decision
-from wire.mqtt import Connected, Link, LinkSettings, Received, Subscription, TlsSettings
+from wire.mqtt import Link
 from wire.plan import Plan
 
 

@@ -22,6 +22,7 @@ from wire.channels import (
     WORKER_LOAD,
     WORKER_STATE,
 )
+from wire.link import LinkSettings
 from wire.messages import (
     Capabilities,
     Decision,
@@ -37,7 +38,6 @@ from wire.messages import (
     WorkerLoad,
     WorkerState,
 )
-from wire.mqtt import LinkSettings
 from wire.plan import Plan
 
 PLAN = Plan("net", "c2", "q8")

@@ -23,8 +23,8 @@ from tests.edge_broker_side.stores import (
 from tflite_models.runtime import Submodel
 from tflite_models.synthetic import conv_chain
 from wire.channels import ACTIVATION, RESULT, WORKER_LOAD, WORKER_STATE
+from wire.link import LinkSettings
 from wire.messages import DeviceState, Outcome, Status
-from wire.mqtt import LinkSettings
 from wire.plan import Plan
 from wire.tensor import EncodedTensor, decode
 

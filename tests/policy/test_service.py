@@ -35,7 +35,8 @@ from wire import messages as m
 from wire.channels import topic
 from wire.codec import decode, encode
 from wire.inbox import Inbox
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.link import LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.settings import SettingsError, load_settings
 
 PATIENCE_S = 20.0

@@ -14,7 +14,7 @@ from tests.policy.test_decider import Site
 from wire import channels
 from wire import messages as m
 from wire.codec import decode, encode
-from wire.mqtt import Connected, Received
+from wire.link import Connected, Received
 
 
 class Link:

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from wire.inbox import Inbox
-from wire.mqtt import Link, LinkSettings
+from wire.link import LinkSettings
+from wire.mqtt import Link
 
 E = TypeVar("E")
 PATIENCE_S = 30.0

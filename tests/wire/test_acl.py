@@ -14,7 +14,8 @@ from wire.acl import acl_file
 from wire.channels import CHANNELS, ROOT, Role, shared_filter
 from wire.errors import TopicError
 from wire.inbox import Inbox
-from wire.mqtt import Connected, Link, LinkSettings, Received, Subscription
+from wire.link import Connected, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 
 SITE = "plant"
 ACCOUNTS = {f"{role}-1": role for role in Role} | {"device-2": Role.DEVICE, "worker-2": Role.WORKER}

@@ -16,7 +16,7 @@ from tests.wire.link_client import Client, quick
 from tools.relay import Relay
 from tools.shaping import LinkShape
 from wire.inbox import Inbox
-from wire.mqtt import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
+from wire.link import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
 from wire.outbox import Outgoing
 
 each_kind = pytest.mark.parametrize("kind", KINDS)

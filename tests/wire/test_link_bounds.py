@@ -11,7 +11,8 @@ import pytest
 from tests.wire.link_client import BareServer, Client, quick
 from wire.errors import WireError
 from wire.inbox import Inbox
-from wire.mqtt import Connected, Disconnected, Link, LinkSettings, NotSent, TlsSettings
+from wire.link import Connected, Disconnected, LinkSettings, NotSent, TlsSettings
+from wire.mqtt import Link
 
 CONNACK = bytes.fromhex("20 03 00 00 00")
 CONNACK_RECEIVE_MAXIMUM_5 = bytes.fromhex("20 06 00 00 03 21 00 05")

@@ -11,7 +11,7 @@ import pytest
 
 from edge_broker_side.broker import Broker, BrokerSettings, BrokerTls, find_mosquitto, start_broker
 from tests.wire.link_client import Client, quick
-from wire.mqtt import Connected, Received, Subscription, TlsSettings
+from wire.link import Connected, Received, Subscription, TlsSettings
 
 if find_mosquitto() is None or shutil.which("openssl") is None:
     pytest.skip("needs mosquitto and openssl", allow_module_level=True)

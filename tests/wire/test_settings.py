@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from wire.errors import WireError
-from wire.mqtt import LinkSettings, TlsSettings
+from wire.link import LinkSettings, TlsSettings
 from wire.settings import SettingsError, load_settings
 
 

@@ -31,8 +31,9 @@ from tools.bench.worker_load import BenchError
 from tools.output import console, print_table
 from wire import channels, codec
 from wire.inbox import Inbox
+from wire.link import LinkSettings, Received, Subscription
 from wire.messages import Outcomes, Telemetry
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.plan import INPUT, NO_CODEC, OUTPUT, Plan
 
 SITE, DEVICE = "bench", "board"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from wire import channels
 from wire.codec import decode, encode
 from wire.inbox import Inbox
+from wire.link import LinkSettings, Received, Subscription
 from wire.messages import Activation, DeviceState, Status
-from wire.mqtt import Link, LinkSettings, Received, Subscription
+from wire.mqtt import Link
 from wire.plan import Plan
 from wire.tensor import EncodedTensor
 
