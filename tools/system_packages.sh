@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that the demo and the tests use: mosquitto (the broker) and the
-# Fashion-MNIST images (training and measuring the shipped models). Does nothing when they are there,
+# Installs the Debian packages that the demo and the tests use: mosquitto (the broker), the Fashion-MNIST
+# images (training and measuring the shipped models) and openssl (certificates for the tests). Does nothing when they are there,
 # and says what to type when it may not install. Exit code 1: something is still missing.
 set -u
 
@@ -8,6 +8,7 @@ missing=""
 PATH="$PATH:/usr/sbin:/sbin"
 command -v mosquitto >/dev/null 2>&1 || missing="mosquitto"
 [ -d /usr/share/datasets/fashion-mnist ] || missing="$missing dataset-fashion-mnist"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 missing="${missing# }"
 [ -n "$missing" ] || exit 0
 

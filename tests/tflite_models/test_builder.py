@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,6 @@ from tflite_models.catalog import load_catalog, shipped_zoo
 from tflite_models.measure import named_cuts
 from tflite_models.splitter import load_graph
 
-needs_tensorflow = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
-)
-
 
 @pytest.fixture
 def effort(tmp_path: Path) -> Effort:
@@ -28,7 +23,6 @@ def effort(tmp_path: Path) -> Effort:
     return Effort(epochs=1, train_frames=256, test_frames=40, workers=1, data=data)
 
 
-@needs_tensorflow
 def test_a_version_is_built_from_garments_alone(tmp_path: Path, effort: Effort) -> None:
     told: list[str] = []
     build(
@@ -60,7 +54,6 @@ def test_a_version_is_built_from_garments_alone(tmp_path: Path, effort: Effort) 
         assert folder.version == catalog.folder(name).version
 
 
-@needs_tensorflow
 def test_a_failed_training_tells_why(tmp_path: Path, effort: Effort) -> None:
     build(tmp_path / "zoo", [], effort=effort, work=tmp_path / "work")
     (effort.data / "train-labels-idx1-ubyte.gz").unlink()

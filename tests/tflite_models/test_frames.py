@@ -9,7 +9,6 @@ import pytest
 
 from tests.tflite_models.garments import toy_garments, write_data_set
 from tflite_models.builder.frames import (
-    DATA_FOLDER,
     LABELS,
     SIDE,
     FrameError,
@@ -85,7 +84,6 @@ def test_images_and_labels_of_different_length_are_refused(tmp_path: Path) -> No
         load_garments("train", tmp_path)
 
 
-@pytest.mark.skipif(not DATA_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_the_shipped_pack_is_what_this_machine_composes() -> None:
     frames, labels, names = load_pack(shipped_pack())
     garments = load_garments("test")

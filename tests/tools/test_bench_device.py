@@ -7,14 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tflite_models.catalog import shipped_zoo
-
 
 def test_the_bench_compares_client_and_bare_loop(tmp_path: Path) -> None:
-    if not (shipped_zoo() / "resnet-light").is_dir():
-        pytest.skip("the zoo is not built")
     out = tmp_path / "device.json"
     done = subprocess.run(
         [sys.executable, "-m", "tools.cli", "bench", "device", "--seconds", "1", "--repeats", "1", "--fps", "20",

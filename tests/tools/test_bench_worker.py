@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-
-import pytest
 
 from tools.bench.worker import worker
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_a_short_bench_answers_every_frame_once(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     worker(json_file=out, seconds=0.5, tails="0.2", batches="4", repeats=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_broker_side.broker import Broker, BrokerSettings, find_mosquitto, start_broker
+from edge_broker_side.broker import Broker, BrokerSettings, start_broker
 from wire.acl import acl_file
 from wire.channels import CHANNELS, ROOT, Role, shared_filter
 from wire.errors import TopicError
@@ -25,8 +25,6 @@ END = "end"
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A mosquitto with accounts, the generated ACL, and an account ``all`` that may do everything."""
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
     folder = tmp_path_factory.mktemp("guarded")
     passwords = folder / "passwords"
     passwords.touch()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from edge_broker_side.broker import Broker, BrokerSettings, BrokerTls, find_mosquitto, start_broker
+from edge_broker_side.broker import Broker, BrokerSettings, BrokerTls, start_broker
 from tests.wire.link_client import Client, quick
 from wire.link import Connected, Received, Subscription, TlsSettings
-
-if find_mosquitto() is None or shutil.which("openssl") is None:
-    pytest.skip("needs mosquitto and openssl", allow_module_level=True)
 
 KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
 
