@@ -73,7 +73,7 @@ class BrokerSettings:
     autosave_s: int = 5
     """Seconds between two writes of all that is retained or queued to disk.
 
-    Writing at every change instead, a broker passed on 280 messages a second here, and over 3,500 like this (measured).
+    Each write is of everything: doing it at every change instead cut the rate of QoS 1 messages to a tenth.
     What a power cut may lose is told again: devices keep their decision, the policy publishes what is missing.
     """
     log_level: str = "info"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import shutil
 import sqlite3
@@ -49,9 +50,7 @@ SETTLE_S = 3.0
 def demo(
     seconds: Annotated[float, typer.Option(min=5, help="How long the devices run.")] = 60.0,
     devices: Annotated[int, typer.Option(min=1, max=64, help="How many devices; four follow the script.")] = 4,
-    policy: Annotated[
-        str, typer.Option(help="Who decides: sequential, greedy, local, remote or fixed.")
-    ] = "sequential",
+    policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(POLICIES)}.")] = "sequential",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary as JSON to this file.")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write the live picture at half-time as SVG.")] = None,
     headless: Annotated[bool, typer.Option(help="No live table; a line every few seconds.")] = False,
@@ -109,7 +108,11 @@ class DemoRun:
         self._picture: Any = None
 
     def play(self, stop: threading.Event, *, embedded: bool, profile_again: bool) -> dict[str, Any]:
-        """Run the site for its time, or until ``stop``; return the report."""
+        """Run the site for its time, or until ``stop``; return the report. Raises ``SupervisorError``."""
+        with _alone(self.files.folder):
+            return self._play(stop, embedded=embedded, profile_again=profile_again)
+
+    def _play(self, stop: threading.Event, *, embedded: bool, profile_again: bool) -> dict[str, Any]:
         shutil.rmtree(self.files.folder, ignore_errors=True)
         self.files.logs.mkdir(parents=True)
         with self._progress() as progress:
@@ -264,6 +267,18 @@ class DemoRun:
         paper = Console(record=True, width=PAPER_WIDTH, file=path.open("w", encoding="utf-8"), force_terminal=True)
         paper.print(self._picture)
         paper.save_svg(str(path), title="splitfleet demo")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second demo from clearing the folder under the first; the lock goes with the process, however it ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SupervisorError(f"a demo already runs in {folder}: end it, or set SPLITFLEET_HOME") from None
+        yield
 
 
 def _left_behind(ledger: Path) -> int:

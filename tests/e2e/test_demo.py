@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -102,6 +103,16 @@ def test_killed_demo_takes_its_processes_along(home: Path) -> None:
     process.communicate()
     _, alive = psutil.wait_procs(list(children), timeout=20)
     assert not [children[child] for child in alive]
+
+
+def test_a_second_demo_leaves_the_first_alone(home: Path) -> None:
+    (home / "sites").mkdir(parents=True, exist_ok=True)
+    with (home / "sites" / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start_demo(home)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a demo already runs" in said
 
 
 def test_unknown_policy_is_refused_with_what_is_allowed(home: Path) -> None:
