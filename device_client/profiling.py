@@ -5,41 +5,41 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from device_client import meters
-from device_client.camera import Pixels, fit
+from device_client.camera import CaptureThread, PackCamera, Pixels, fit
 from device_client.energy import DEFAULT_ACTIVE_MW, DEFAULT_TX_MW
+from device_client.ledger import Ledger
 from device_client.meters import PowerMeter
+from device_client.settings import CameraSettings
 from tflite_models.activation import Array, encode_activation, frame_to_input
 from tflite_models.catalog import Catalog, Cut, ModelFolder, ModelsError, load_catalog
 from tflite_models.pack import load_pack, shipped_pack
 from tflite_models.profile import CodecCost, DeviceProfile, HeadCost, ProfileError, save_profile
 from tflite_models.runtime import Submodel, runtime_name
 from wire.errors import WireError
-from wire.plan import INPUT, NO_CODEC
+from wire.inbox import Inbox
+from wire.messages import FrameOutcome, Outcome
+from wire.plan import INPUT, NO_CODEC, OUTPUT, Plan
 
 WARM_UP_RUNS = 3
 DEFAULT_RUNS = 30
+PAUSE_S = 0.01
+"""Before each timed run, as between two frames of a camera: in a tight loop caches and processor stay warm, and a small
+head then takes half of what it takes a client. Longer pauses change little more."""
+CODEC_RUNS = 8
+OVERHEAD_FRAMES, OVERHEAD_FPS = 40, 40.0
 IDLE_S = 2.0
 """How long a board with a meter is watched at rest, to know what it draws above that."""
 IDLE_READINGS = 40
 Progress = Callable[[str, int, int], None]
 """Called with what is measured next, how many are done, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadRuns:
-    """What running one head several times gave: outputs, times, and the energy above idle where it was measured."""
-
-    outputs: list[tuple[Array, ...]]
-    times_ms: list[float]
-    energy_mj: float | None
 
 
 def profile_device(
@@ -55,7 +55,7 @@ def profile_device(
     meter: PowerMeter | None = None,
     progress: Progress = lambda *_: None,
 ) -> DeviceProfile:
-    """Run every head ``runs`` times and its codecs on real frames.
+    """Run every head ``runs`` times and its codecs on real frames, each run after a pause.
 
     With a meter, energy above idle is measured; else it is ``active_power_mw`` times time, and the profile says
     ``modelled``. Raises ``ModelsError`` where a head cannot run.
@@ -69,21 +69,19 @@ def profile_device(
     for done, (folder, cut) in enumerate(steps):
         version = folder.version
         progress(f"{version.name} at {cut.name}", done, len(steps))
-        pictures = [_picture(folder, frame) for frame in frames[:runs]]
-        crossing: list[tuple[Array, ...]] = [(picture,) for picture in pictures]
+        crossing: list[tuple[Array, ...]] = [(_picture(folder, frame),) for frame in frames[:runs]]
         if cut.name != INPUT:
             head = Submodel(folder.head(cut.name), threads=threads, prefer="light", runtime=runtime)
-            measured = _run_head(
-                head, [frame_to_input(version.inputs[0], picture) for picture in pictures], runs, meter, idle_power_mw
-            )
-            crossing = measured.outputs
-            p50, p95 = _percentiles(measured.times_ms)
-            energy_mj = p50 * active_power_mw / 1000
-            if measured.energy_mj is not None:
-                energy_mj = measured.energy_mj / runs
-                busy_ms, busy_mj = busy_ms + sum(measured.times_ms), busy_mj + measured.energy_mj
-            heads.append(HeadCost(version.name, cut.name, p50, p95, energy_mj))
-        codecs.extend(_codec_costs(folder, cut, crossing))
+            inputs = [frame_to_input(version.inputs[0], picture) for (picture,) in crossing]
+            crossing, times_ms = _run_head(folder, head, frames[:runs], runs)
+            p50, p95 = _percentiles(times_ms)
+            power_mw = active_power_mw
+            if meter is not None and idle_power_mw is not None:
+                ran_ms, drawn_mj = _metered(head, inputs, runs, meter, idle_power_mw)
+                busy_ms, busy_mj = busy_ms + ran_ms, busy_mj + drawn_mj
+                power_mw = drawn_mj / ran_ms * 1000
+            heads.append(HeadCost(version.name, cut.name, p50, p95, p50 * power_mw / 1000))
+        codecs.extend(_codec_costs(folder, cut, crossing[:CODEC_RUNS]))
     progress("done", len(steps), len(steps))
     return DeviceProfile(
         device_class=device_class,
@@ -95,13 +93,15 @@ def profile_device(
         tx_power_mw=tx_power_mw,
         heads=tuple(heads),
         codecs=tuple(codecs),
+        frame_overhead_ms=client_overhead_ms(frames),
     )
 
 
 def sample_frames(pack: Path | None, runs: int) -> list[Pixels]:
-    """Return labelled frames of a pack, or of the shipped one; without it random pictures, whose codecs cost alike."""
+    """Return frames from all over a pack, or the shipped one; without it random pictures, whose codecs cost alike."""
     if pack is not None or shipped_pack().is_file():
-        return list(load_pack(pack or shipped_pack())[0][:runs])
+        frames = load_pack(pack or shipped_pack())[0]
+        return list(frames[:: max(len(frames) // runs, 1)][:runs])
     blocks = np.random.default_rng(0).integers(0, 256, (min(runs, DEFAULT_RUNS), 12, 12, 3), np.uint8)
     return list(blocks.repeat(8, 1).repeat(8, 2))
 
@@ -118,27 +118,65 @@ def _idle_power_mw(meter: PowerMeter) -> float | None:
 
 
 def _run_head(
-    head: Submodel, inputs: list[Array], runs: int, meter: PowerMeter | None, idle_power_mw: float | None
-) -> HeadRuns:
-    for _ in range(WARM_UP_RUNS):
-        head.run(inputs[0])
+    folder: ModelFolder, head: Submodel, frames: Sequence[Pixels], runs: int
+) -> tuple[list[tuple[Array, ...]], list[float]]:
+    """Return the outputs for the frames and the time of each run, with what brings a frame into the head's shape."""
+    spec = folder.version.inputs[0]
+    head.run(frame_to_input(spec, _picture(folder, frames[0])))
     outputs: list[tuple[Array, ...]] = []
     times_ms: list[float] = []
-    readings: list[float | None] = [None if meter is None else meter.energy_mj()]
+    for run in range(runs):
+        time.sleep(PAUSE_S)
+        began = time.perf_counter()
+        output = head.run(frame_to_input(spec, _picture(folder, frames[run % len(frames)])))
+        times_ms.append((time.perf_counter() - began) * 1000)
+        if len(outputs) < len(frames):
+            outputs.append(output)
+    return outputs, times_ms
+
+
+def _metered(
+    head: Submodel, inputs: list[Array], runs: int, meter: PowerMeter, idle_power_mw: float
+) -> tuple[float, float]:
+    """Return the time of ``runs`` without a pause, ms, and what they drew above idle, mJ (0 where the meter failed)."""
+    for _ in range(WARM_UP_RUNS):
+        head.run(inputs[0])
+    first = last = meter.energy_mj()
     start = time.perf_counter()
     for run in range(runs):
-        began = time.perf_counter()
-        output = head.run(inputs[run % len(inputs)])
-        times_ms.append((time.perf_counter() - began) * 1000)
-        if len(outputs) < len(inputs):
-            outputs.append(output)
-        if meter is not None:  # after every run, for a meter that knows the power of the moment only
-            readings.append(meter.energy_mj())
-    first, last = readings[0], readings[-1]
-    if first is None or last is None or idle_power_mw is None:
-        return HeadRuns(outputs, times_ms, None)
-    idle_mj = idle_power_mw * (time.perf_counter() - start)
-    return HeadRuns(outputs, times_ms, max(last - first - idle_mj, 0.0))
+        head.run(inputs[run % len(inputs)])
+        last = meter.energy_mj()  # after every run, for a meter that knows the power of the moment only
+    ran_s = time.perf_counter() - start
+    drawn_mj = 0.0 if first is None or last is None else max(last - first - idle_power_mw * ran_s, 0.0)
+    return ran_s * 1000, drawn_mj
+
+
+def client_overhead_ms(frames: Sequence[Pixels]) -> float:
+    """Return what the client adds to a frame beside head, codec and link, ms: median over frames taken at a rate.
+
+    It is the way from the camera's thread to the loop, and opening the frame in the ledger.
+    """
+    camera = PackCamera(np.stack(frames), np.zeros(len(frames), np.uint8), 0)
+    inbox = Inbox()
+    times_ms: list[float] = []
+
+    def notify() -> None:
+        inbox.put(None)
+
+    with tempfile.TemporaryDirectory(prefix="splitfleet-profile-") as folder:
+        ledger = Ledger(Path(folder) / "ledger.sqlite", OVERHEAD_FRAMES * 2)
+        settings = CameraSettings(fps=OVERHEAD_FPS, limit=OVERHEAD_FRAMES, queue=OVERHEAD_FRAMES)
+        capture = CaptureThread(camera, settings, notify)
+        capture.start()
+        while not capture.finished or capture.queued:
+            inbox.take(0.1)
+            while (picture := capture.take()) is not None:
+                number = ledger.open_frame(Plan("profiled", OUTPUT, NO_CODEC), picture.captured_ms)
+                times_ms.append((time.monotonic_ns() - picture.captured_ns) / 1e6)
+                ledger.close_frame(FrameOutcome(number, Outcome.DEVICE, 0, picture.captured_ms, times_ms[-1]))
+        capture.stop()
+        ledger.close()
+    return statistics.median(times_ms)
 
 
 def _codec_costs(folder: ModelFolder, cut: Cut, crossing: list[tuple[Array, ...]]) -> Iterator[CodecCost]:
@@ -149,6 +187,7 @@ def _codec_costs(folder: ModelFolder, cut: Cut, crossing: list[tuple[Array, ...]
         encode_activation(cut, facts, crossing[0])
         times_ms = []
         for arrays in crossing:
+            time.sleep(PAUSE_S)
             began = time.perf_counter()
             encode_activation(cut, facts, arrays)
             times_ms.append((time.perf_counter() - began) * 1000)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from wire.errors import PayloadError
-from wire.messages import Decision, Outcomes, Telemetry, WorkerLoad
+from wire.messages import Decision, Outcomes, PolicyState, Shadow, Telemetry, WorkerLoad
 from wire.plan import Plan
 
 MAX_TAG = 64
@@ -48,6 +48,7 @@ class Measurement:
     name: str
     columns: tuple[Column, ...]
     unique: tuple[str, ...]
+    """Columns, or ``at_ms``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,62 @@ WORKER = Measurement(
     ),
     ("site", "worker", "session", "sent_ms"),
 )
-MEASUREMENTS = (INFERENCE, TELEMETRY, DECISION, WORKER)
+POLICY = Measurement(
+    "policy",
+    (
+        *_columns(
+            Kind.TAG,
+            site="group of devices that share an edge",
+            service="name of the decision service",
+            policy="that was asked for",
+            deciding="that chose for most devices",
+        ),
+        *_SESSION,
+        *_columns(
+            Kind.INT,
+            sent_ms="Unix milliseconds of the service",
+            devices="decided for in the last round",
+            decisions="published in this period",
+        ),
+        *_columns(
+            Kind.FLOAT,
+            period_ms="length of the period",
+            top_share="of the commonest plan over the window",
+            entropy="of the plans over the window, in nats",
+            entropy_share="entropy over its maximum",
+            switches_per_minute="per device",
+            decide_ms_mean="time of a round",
+            decide_ms_max="time of the slowest round",
+            edge_calibration="measured over predicted busy time",
+        ),
+        *_columns(Kind.BOOL, collapsed="nearly all follow one plan, and should not"),
+        *_columns(
+            Kind.TEXT, collapse="the same in words", weights="beginning of their sha256", problems="refused lately"
+        ),
+        *_columns(
+            Kind.COUNTS,
+            plans="devices by plan",
+            fallback="device rounds in which the fallback chose, by reason",
+            counters="totals since the service began, by name",
+        ),
+    ),
+    ("site", "service", "session", "sent_ms"),
+)
+SHADOW = Measurement(
+    "shadow",
+    (
+        *_DEVICE,
+        *_columns(Kind.TAG, acting="policy that decides", shadow="policy that only watches"),
+        *_columns(Kind.TEXT, acting_plan="version/cut/codec", shadow_plan="version/cut/codec"),
+        *_columns(
+            Kind.FLOAT,
+            acting_reward="predicted with every device following the acting policy",
+            shadow_reward="predicted with every device following the other",
+        ),
+    ),
+    ("site", "device", "at_ms"),
+)
+MEASUREMENTS = (INFERENCE, TELEMETRY, DECISION, WORKER, POLICY, SHADOW)
 
 
 def inference_points(site: str, device: str, message: Outcomes) -> Iterator[Point]:
@@ -202,6 +258,41 @@ def worker_point(site: str, worker: str, message: WorkerLoad) -> Point:
     values = {name: getattr(message, name, None) for name in _names(WORKER)}
     values |= {"site": site, "worker": worker, "sent_ms": message.at_ms}
     return Point(WORKER, message.at_ms, values)
+
+
+def policy_point(site: str, service: str, message: PolicyState) -> Point:
+    """Return the point of one decision service's state."""
+    values = {name: getattr(message, name, None) for name in _names(POLICY)}
+    values |= {
+        "site": site,
+        "service": service,
+        "sent_ms": message.at_ms,
+        "top_share": max((plan.share for plan in message.plans), default=None),
+        "plans": {str(plan.plan): plan.devices for plan in message.plans},
+        "problems": "; ".join(message.problems),
+    }
+    return Point(POLICY, message.at_ms, values)
+
+
+def shadow_points(site: str, message: Shadow) -> Iterator[Point]:
+    """Yield one point per device; raises ``PayloadError`` for a device whose plan is not in the message."""
+    for one in message.devices:
+        if not all(0 <= index < len(message.plans) for index in (one.acting_plan, one.shadow_plan)):
+            raise PayloadError("shadow", f"{one.device} has a plan beyond the {len(message.plans)} told")
+        yield Point(
+            SHADOW,
+            message.at_ms,
+            {
+                "site": site,
+                "device": one.device,
+                "acting": message.acting,
+                "shadow": message.shadow,
+                "acting_plan": message.plans[one.acting_plan],
+                "shadow_plan": message.plans[one.shadow_plan],
+                "acting_reward": one.acting_reward,
+                "shadow_reward": one.shadow_reward,
+            },
+        )
 
 
 def to_cell(column: Column, value: Any) -> Any:

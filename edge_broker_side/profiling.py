@@ -14,22 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_broker_side.batcher import Key
-from edge_broker_side.executor import read_output
+from edge_broker_side.profiling_link import Sample, handling_ms
 from edge_broker_side.tails import Tail, sample
-from tflite_models.activation import decode_activation, encode_activation
+from tflite_models.activation import encode_activation
 from tflite_models.catalog import Catalog, Cut, PlanFacts, Version
 from tflite_models.profile import EdgeProfile, TailCost
-from wire import channels
-from wire.codec import decode, encode
-from wire.messages import Activation, Outcome, Result, Status
 from wire.plan import INPUT, OUTPUT, Plan
+from wire.tensor import EncodedTensor
 
 Progress = Callable[[str, int, int], None]
 """Called with what is measured next, how many are done, and how many there are."""
 
 BATCHES = (1, 2, 4, 8, 16, 32)
-LINK_MS = 0.25
-"""Assumed for receiving an activation and sending its answer over MQTT; the rest of the overhead is measured."""
+HANDLED_TAILS = 5
+"""Tails whose frames are sent through a broker, to measure what comes on top of a tail."""
 MAX_SECONDS_PER_POINT = 0.3
 
 
@@ -47,7 +45,7 @@ def profile_edge(
     Raises ``ModelsError`` for a tail that cannot run.
     """
     pairs = [(version, cut) for version in catalog for cut in version.cuts if cut.name != OUTPUT]
-    costs, overheads, name = [], [], ""
+    costs, samples, name = [], [], ""
     for done, (version, cut) in enumerate(pairs):
         key = Key(version.name, cut.name)
         if progress:
@@ -57,14 +55,14 @@ def profile_edge(
         frame = _frame(version, cut)
         sizes = batches if tail.takes_batches else batches[:1]
         costs.append(TailCost(key.version, key.cut, tuple((n, _time_ms(tail, frame, n, repeats)) for n in sizes)))
-        overheads.append(_overhead_ms(version, cut, tail, frame, repeats))
+        samples.append((*_crossing(version, cut, frame), costs[-1].ms(1)))
     if progress:
         progress("done", len(pairs), len(pairs))
     return EdgeProfile(
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {_cpu_name()}",
         runtime=name,
         threads=threads or len(os.sched_getaffinity(0)),
-        overhead_ms=LINK_MS + (statistics.median(overheads) if overheads else 0.0),
+        overhead_ms=handling_ms(catalog, _spread(samples)) if samples else 0.0,
         tails=tuple(costs),
     )
 
@@ -82,24 +80,21 @@ def _time_ms(tail: Tail, frame: tuple[NDArray[Any], ...], batch: int, repeats: i
     return _median_ms(lambda: tail.run(frames), repeats)
 
 
-def _overhead_ms(version: Version, cut: Cut, tail: Tail, frame: tuple[NDArray[Any], ...], repeats: int) -> float:
-    """Time what is done to one frame before and behind its tail, save for the link."""
+def _crossing(version: Version, cut: Cut, frame: tuple[NDArray[Any], ...]) -> tuple[Plan, tuple[EncodedTensor, ...]]:
+    """Return a plan of this cut and what a device would send for one frame."""
     rng = np.random.default_rng(2)
     arrays: Iterable[NDArray[Any]] = frame
     if cut.name == INPUT:
         arrays = [rng.integers(0, 256, spec.shape).astype(np.uint8) for spec in cut.tensors]
     facts = next((f for f in version.plans if f.cut == cut.name), PlanFacts(cut.name, _any_codec(cut), 0, 0, None))
-    plan = Plan(version.name, cut.name, facts.codec)
-    payload = encode(channels.ACTIVATION, Activation(1, 1, plan, encode_activation(cut, facts, list(arrays)), 100.0, 1))
-    outputs = tail.run([frame])[0]
+    return Plan(version.name, cut.name, facts.codec), encode_activation(cut, facts, list(arrays))
 
-    def around() -> None:
-        activation = decode(channels.ACTIVATION, payload)
-        decode_activation(cut, activation.tensors)
-        best, raw = read_output(version, tail.outputs, outputs)
-        encode(channels.RESULT, Result(1, 1, plan, Status.OK, Outcome.EDGE, "worker", best, raw))
 
-    return _median_ms(around, repeats * 3)
+def _spread(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return a few of all tails, from the quickest to the slowest."""
+    ordered = sorted(samples, key=lambda sample: sample[2])
+    places = np.unique(np.linspace(0, len(ordered) - 1, HANDLED_TAILS).round().astype(int))
+    return [ordered[place] for place in places]
 
 
 def _any_codec(cut: Cut) -> str:

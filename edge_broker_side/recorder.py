@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_broker_side.errors import EdgeError
-from edge_broker_side.points import Point, decision_point, inference_points, telemetry_point, worker_point
+from edge_broker_side.points import (
+    Point,
+    decision_point,
+    inference_points,
+    policy_point,
+    shadow_points,
+    telemetry_point,
+    worker_point,
+)
 from edge_broker_side.store import (
     Presence,
     SessionCount,
@@ -30,7 +38,7 @@ from wire.codec import decode, encode
 from wire.errors import PayloadError, TopicError
 from wire.inbox import Inbox
 from wire.link import LinkSettings, Received, Subscription
-from wire.messages import Capabilities, Outcomes, Recorded, State, WorkerState
+from wire.messages import Capabilities, Outcomes, Recorded, Shadow, State, WorkerState
 from wire.mqtt import Link
 
 log = logging.getLogger(__name__)
@@ -49,6 +57,8 @@ HEARD = (
     channels.DECISION,
     channels.WORKER_STATE,
     channels.WORKER_LOAD,
+    channels.POLICY_STATE,
+    channels.SHADOW,
 )
 
 
@@ -204,6 +214,10 @@ def _add_capabilities(turn: Turn, address: Address, message: Capabilities) -> No
     turn.presence.append(Presence(address.site, address.name, "device", message.session, about=about))
 
 
+def _add_shadow(turn: Turn, address: Address, message: Shadow) -> None:
+    turn.points += list(shadow_points(address.site, message))  # refused as a whole
+
+
 def _one(make: Callable[[str, str, Any], Point]) -> Callable[[Turn, Address, Any], None]:
     def add(turn: Turn, address: Address, message: Any) -> None:
         turn.points.append(make(address.site, address.name, message))
@@ -219,6 +233,8 @@ _ADD: dict[str, Callable[[Turn, Address, Any], None]] = {
     channels.DECISION.name: _one(decision_point),
     channels.WORKER_STATE.name: _add_state,
     channels.WORKER_LOAD.name: _one(worker_point),
+    channels.POLICY_STATE.name: _one(policy_point),
+    channels.SHADOW.name: _add_shadow,
 }
 
 

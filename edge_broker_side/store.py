@@ -17,7 +17,8 @@ from edge_broker_side.points import INFERENCE, MEASUREMENTS, Kind, Measurement, 
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no tables of the policy; they are added when such a store is opened."""
 TRIM_SHARE = 0.05
 """Of a measurement's rows, per step of trimming by size."""
 MAX_SESSIONS = 1000
@@ -296,9 +297,9 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
-        if version == 0:
-            tables = "".join(map(_table, MEASUREMENTS))
-            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {tables} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        if version < SCHEMA:
+            new = (_TABLES if version == 0 else "") + "".join(map(_table, MEASUREMENTS))
+            self._db.executescript(f"BEGIN IMMEDIATE; {new} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -335,9 +336,9 @@ def set_aside(path: Path) -> Path:
 def _table(measurement: Measurement) -> str:
     columns = ", ".join(f"{column.name} {_TYPES.get(column.kind, 'TEXT')}" for column in measurement.columns)
     return (
-        f"CREATE TABLE {measurement.name} (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, "
+        f"CREATE TABLE IF NOT EXISTS {measurement.name} (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, "
         f"stored_ms INTEGER NOT NULL, {columns}, UNIQUE ({', '.join(measurement.unique)}));"
-        f"CREATE INDEX {measurement.name}_stored ON {measurement.name} (stored_ms);"
+        f"CREATE INDEX IF NOT EXISTS {measurement.name}_stored ON {measurement.name} (stored_ms);"
     )
 
 

@@ -19,10 +19,11 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m policy FILE.toml", file=sys.stderr)
         return 2
     try:
-        settings = load_settings(PolicySettings, Path(arguments[0]))
+        file = Path(arguments[0])
+        settings = load_settings(PolicySettings, file)
         start_logging(settings.log_level, "%(asctime)s %(levelname)s %(name)s %(message)s")
         stop = stop_on_signals()
-        run(settings, stop)
+        run(settings, stop, file)
     except (PolicyError, WireError) as error:
         print(error, file=sys.stderr)
         return 2

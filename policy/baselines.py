@@ -1,16 +1,16 @@
-"""Policies that learn nothing: fixed, local, remote, greedy and sequential, by name."""
+"""Policies that learn nothing and look at one device at a time: fixed, local, remote, greedy and sequential."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from policy.costs import NONE, CostModel, FleetCosts
 from policy.errors import PolicyError
-from policy.interface import Choice, FleetObservation, Policy
+from policy.interface import Choice, FleetObservation, Prediction
 from policy.mask import WORDS, Masked, Refusal, mask
 from policy.table import Array, Index
 from wire.plan import Plan
@@ -50,7 +50,7 @@ def look(model: CostModel, fleet: FleetObservation) -> Scene:
 
 def own_rewards(costs: FleetCosts, device: int, plans: Index, others: Array) -> Array:
     """Return the device's own reward [plans] for each plan, beside a load of others [1 + batch sizes]."""
-    wait, batch = costs.edge_delay(others + costs.load[device, plans])
+    wait, batch = costs.edge_delay(others + costs.load_of(device, plans))
     return costs.outlook(device, plans, wait, batch).reward
 
 
@@ -58,7 +58,7 @@ def site_rewards(costs: FleetCosts, device: int, plans: Index, assignment: Index
     """Return the sum over the site [plans] if this device takes each plan and the others stay at ``assignment``."""
     others = assignment.copy()
     others[device] = NONE
-    wait, batch = costs.edge_delay(costs.total_load(others) + costs.load[device, plans])
+    wait, batch = costs.edge_delay(costs.total_load(others) + costs.load_of(device, plans))
     total = costs.outlook(device, plans, wait, batch).reward
     felt = np.flatnonzero((others != NONE) & ~costs.table.local[others])
     if len(felt):
@@ -67,22 +67,28 @@ def site_rewards(costs: FleetCosts, device: int, plans: Index, assignment: Index
     return total
 
 
-def _choices(scene: Scene, chosen: Index, gains: Sequence[float], reason: str) -> dict[str, Choice]:
-    """Put an assignment into words; predictions hold for everybody following it."""
-    costs = scene.costs
-    load = costs.total_load(chosen)
+def choices(scene: Scene, chosen: Index, gains: Sequence[float], reason: str) -> dict[str, Choice]:
+    """Put an assignment [N] into words; predictions, for those who move, hold for everybody following it."""
+    costs, now = scene.costs, scene.current
+    moves = np.flatnonzero(chosen != now)
+    predicted = _predictions(costs, moves, chosen[moves], chosen)
+    leaves = moves[now[moves] != NONE]
+    staying = _predictions(costs, leaves, now[leaves], chosen)
     out: dict[str, Choice] = {}
     for i, device in enumerate(scene.fleet.devices):
-        plan, now = int(chosen[i]), int(scene.current[i])
-        predicted = costs.prediction(i, plan, load) if costs.known[i, plan] else None
-        staying, why = None, Refusal.ALLOWED
-        if now not in (NONE, plan):
-            why = scene.masked.why(i, now)
-            if costs.known[i, now]:
-                staying = costs.prediction(i, now, load - costs.load[i, plan] + costs.load[i, now])
+        why = scene.masked.why(i, int(now[i])) if i in staying else Refusal.ALLOWED
         refused = "" if why == Refusal.ALLOWED else WORDS[why]
-        out[device.name] = Choice(costs.table.plans[plan], reason, gains[i], predicted, staying, refused)
+        plan = costs.table.plans[chosen[i]]
+        out[device.name] = Choice(plan, reason, gains[i], predicted.get(i), staying.get(i), refused)
     return out
+
+
+def _predictions(costs: FleetCosts, devices: Index, plans: Index, chosen: Index) -> dict[int, Prediction | None]:
+    """Predict some devices on plans, the others following ``chosen`` [N]; ``None`` where nobody profiled the plan."""
+    load = costs.total_load(chosen) - costs.load_of(devices, chosen[devices]) + costs.load_of(devices, plans)
+    told = costs.predictions(devices, plans, load)
+    known = costs.known[devices, plans]
+    return {int(i): one if k else None for i, one, k in zip(devices, told, known, strict=True)}
 
 
 class _Alone:
@@ -102,7 +108,7 @@ class _Alone:
         """Decide each device on its own."""
         scene = look(self._model, fleet)
         chosen, gains = self.assign(scene)
-        return _choices(scene, chosen, gains, self.reason)
+        return choices(scene, chosen, gains, self.reason)
 
     def assign(self, scene: Scene) -> tuple[Index, list[float]]:
         """Return the plan [devices] of each device and what each gains for itself."""
@@ -111,7 +117,7 @@ class _Alone:
         chosen, gains = np.full(costs.devices, NONE), []
         for i in range(costs.devices):
             now = int(scene.current[i])
-            others = load - costs.load[i, now] if now != NONE else load
+            others = load - costs.load_of(i, now) if now != NONE else load
             plans = self.candidates(scene, i)
             worth = own_rewards(costs, i, plans, others)
             best = int(np.argmax(worth))
@@ -193,7 +199,7 @@ class Fixed:
             plan = self._plans.of(device.name)
             if plan is not None and scene.masked.why(i, index[plan]) in (Refusal.ALLOWED, Refusal.MISSES_DEADLINE):
                 chosen[i], gains[i] = index[plan], math.inf
-        return _choices(scene, chosen, gains, self.reason)
+        return choices(scene, chosen, gains, self.reason)
 
 
 class Sequential:
@@ -216,7 +222,7 @@ class Sequential:
         """Decide one device after another."""
         scene = look(self._model, fleet)
         chosen = self.assign(scene, rng)
-        return _choices(scene, chosen, self._gains(scene, chosen), self.reason)
+        return choices(scene, chosen, self._gains(scene, chosen), self.reason)
 
     def assign(self, scene: Scene, rng: np.random.Generator) -> Index:
         """Return the plan [devices] of each device."""
@@ -263,20 +269,3 @@ class Sequential:
             moved, stayed = site_rewards(scene.costs, i, np.array([chosen[i], now]), chosen)
             gains.append(float(moved - stayed))
         return gains
-
-
-POLICIES: Mapping[str, Callable[[CostModel, FixedPlans], Policy]] = {
-    "fixed": Fixed,
-    "local": lambda model, _: Local(model),
-    "remote": lambda model, _: Remote(model),
-    "greedy": lambda model, _: Greedy(model),
-    "sequential": lambda model, _: Sequential(model),
-}
-
-
-def make_policy(name: str, model: CostModel, fixed: FixedPlans) -> Policy:
-    """Return the policy of that name; raises ``PolicyError`` naming those there are."""
-    try:
-        return POLICIES[name](model, fixed)
-    except KeyError:
-        raise PolicyError(f"no policy '{name}': there are {', '.join(POLICIES)}") from None

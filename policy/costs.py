@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from policy.table import Array, DeviceRow, EdgeRow, Index, Mask, PlanTable, devi
 from tflite_models.catalog import Catalog
 from tflite_models.profile import DeviceProfile, EdgeProfile
 
+ROUNDING = 1e-9
 NONE = -1
 """In an assignment: this device has no plan yet."""
 MAX_ROWS = 2000
@@ -75,8 +77,10 @@ class FleetCosts:
     """[devices]: energy of the heaviest local plan."""
     device_utilisation: Array
     link_utilisation: Array
-    load: Array
-    """[devices, plans, 1 + batch sizes]: frames per second, and busy ms per second, that the edge would get."""
+    rate: Array
+    """Frames per second."""
+    per_frame: Array
+    """[plans, 1 + batch sizes]: what the edge gets of a frame: itself (0: the plan is local), and busy ms."""
     tail_ms: Array
     """[plans, batch sizes]: time of a whole batch, calibrated."""
     batches: Index
@@ -91,10 +95,25 @@ class FleetCosts:
         """Number of devices."""
         return len(self.deadline_ms)
 
+    @cached_property
+    def load(self) -> Array:
+        """[devices, plans, 1 + batch sizes]: frames per second, and busy ms per second, that the edge would get."""
+        return np.asarray(self.rate[:, :, None] * self.per_frame)
+
+    def load_of(self, device: Any, plan: Any) -> Array:
+        """Return the load [..., 1 + batch sizes] of indices that broadcast together."""
+        return np.asarray(self.rate[device, plan][..., None] * self.per_frame[plan])
+
     def total_load(self, assignment: Index) -> Array:
         """Return the load [1 + batch sizes] of an assignment [devices] of plans (``NONE``: no plan)."""
         there = np.flatnonzero(assignment != NONE)
-        return np.asarray(self.load[there, assignment[there]].sum(axis=0))
+        return np.asarray(self.rate[there, assignment[there]] @ self.per_frame[assignment[there]])
+
+    def misses_when_idle(self) -> Mask:
+        """Return whether each plan of each device is predicted late or dropped even with the edge idle."""
+        p95 = self.own_p95_ms + np.where(self.table.local, 0.0, self.tail_ms[:, 0])
+        slow = (p95 > self.deadline_ms[:, None]) | (self.link_utilisation > 1 + ROUNDING)
+        return np.asarray(slow | (self.device_utilisation > 1))
 
     def edge_delay(self, load: Array) -> tuple[Array, Index]:
         """Return wait in ms and index of the batch size for loads [..., 1 + batch sizes]."""
@@ -108,7 +127,7 @@ class FleetCosts:
         mean = self.own_ms[device, plan] + wait + tail
         p95 = self.own_p95_ms[device, plan] + wait * TAIL_OF_WAIT + tail
         deadline = self.deadline_ms[device]
-        late = np.where(self.link_utilisation[device, plan] > 1 + 1e-9, 1.0, late_share(mean, p95, deadline))
+        late = np.where(self.link_utilisation[device, plan] > 1 + ROUNDING, 1.0, late_share(mean, p95, deadline))
         dropped = dropped_share(self.device_utilisation[device, plan])
         back = late * remote
         felt = (1 - back) * mean + back * (deadline + self.fallback_ms[device, plan])
@@ -132,28 +151,38 @@ class FleetCosts:
 
     def prediction(self, device: int, plan: int, load: Array) -> Prediction:
         """Return one prediction in full, under a total edge load [1 + batch sizes] that includes this device."""
+        return self.predictions(np.array([device]), np.array([plan]), load[None])[0]
+
+    def predictions(self, device: Index, plan: Index, load: Array) -> list[Prediction]:
+        """Return predictions in full for devices [M] on plans [M], each under a total edge load [M, 1 + G]."""
         wait, batch = self.edge_delay(load)
         seen = self.outlook(device, plan, wait, batch)
-        remote = not self.table.local[plan]
-        return Prediction(
-            latency_ms=float(seen.latency_ms),
-            latency_p95_ms=float(seen.latency_p95_ms),
-            head_ms=float(self.head_ms[device, plan]),
-            encode_ms=float(self.encode_ms[device, plan]),
-            tx_ms=float(self.tx_ms[device, plan]),
-            rtt_ms=float(self.rtt_ms[device]) if remote else 0.0,
-            wait_ms=float(wait) if remote else 0.0,
-            tail_ms=float(self.tail_ms[plan, batch]) if remote else 0.0,
-            energy_mj=float(seen.energy_mj),
-            accuracy=float(self.table.accuracy[plan]) if self.table.accuracy_known[plan] else None,
-            bytes_mean=float(self.table.bytes_mean[plan]),
-            edge_busy_ms_per_s=float(self.load[device, plan, 1 + batch]),
-            device_utilisation=float(self.device_utilisation[device, plan]),
-            link_utilisation=float(self.link_utilisation[device, plan]),
-            late_share=float(seen.late),
-            dropped_share=float(seen.dropped),
-            reward=float(seen.reward),
-        )
+        remote = ~self.table.local[plan]
+        figures = {
+            "latency_ms": seen.latency_ms,
+            "latency_p95_ms": seen.latency_p95_ms,
+            "head_ms": self.head_ms[device, plan],
+            "encode_ms": self.encode_ms[device, plan],
+            "tx_ms": self.tx_ms[device, plan],
+            "rtt_ms": np.where(remote, self.rtt_ms[device], 0.0),
+            "wait_ms": np.where(remote, wait, 0.0),
+            "tail_ms": np.where(remote, self.tail_ms[plan, batch], 0.0),
+            "energy_mj": seen.energy_mj,
+            "bytes_mean": self.table.bytes_mean[plan],
+            "edge_busy_ms_per_s": self.rate[device, plan] * self.per_frame[plan, 1 + batch],
+            "device_utilisation": self.device_utilisation[device, plan],
+            "link_utilisation": self.link_utilisation[device, plan],
+            "late_share": seen.late,
+            "dropped_share": seen.dropped,
+            "reward": seen.reward,
+        }
+        known = self.table.accuracy_known[plan]
+        accuracy = [float(a) if k else None for a, k in zip(self.table.accuracy[plan], known, strict=True)]
+        rows = zip(*(values.tolist() for values in figures.values()), strict=True)
+        return [
+            Prediction(**dict(zip(figures, row, strict=True)), accuracy=at)
+            for row, at in zip(rows, accuracy, strict=True)
+        ]
 
 
 class CostModel:
@@ -200,13 +229,15 @@ class CostModel:
         table, plans = self.table, len(self.table)
         remote = ~table.local
         factor = now.calibration[:, None]
-        head = _stack([r.head_ms for r in now.rows], plans) * factor
-        head_p95 = _stack([r.head_p95_ms for r in now.rows], plans) * factor
-        encode = _stack([r.encode_ms for r in now.rows], plans) * factor
-        compute_mj = _stack([r.compute_mj for r in now.rows], plans) * factor
-        tx_mw = np.array([r.tx_power_mw for r in now.rows])[:, None]
-        idle_mw = np.array([r.idle_power_mw for r in now.rows])[:, None]
-        known = _stack([r.known for r in now.rows], plans).astype(bool) & self.edge.known
+        rows, of = _kinds(now.rows)  # a fleet has few
+        head = _stack([r.head_ms for r in rows], plans)[of] * factor
+        head_p95 = _stack([r.head_p95_ms for r in rows], plans)[of] * factor
+        encode = _stack([r.encode_ms for r in rows], plans)[of] * factor
+        compute_mj = _stack([r.compute_mj for r in rows], plans)[of] * factor
+        tx_mw = np.array([r.tx_power_mw for r in rows], np.float64)[of, None]
+        idle_mw = np.array([r.idle_power_mw for r in rows], np.float64)[of, None]
+        overhead = np.array([r.frame_overhead_ms for r in rows], np.float64)[of, None]
+        known = _stack([r.known for r in rows], plans).astype(bool)[of] & self.edge.known
 
         ms_per_byte = 8000.0 / now.uplink_bps[:, None]
         tx: Array = np.where(remote, table.bytes_mean * ms_per_byte, 0.0)
@@ -217,23 +248,26 @@ class CostModel:
         tail_ms = self.edge.tail_ms * edge.calibration
         per_frame = np.concatenate([remote[:, None], tail_ms / self.edge.batches], axis=1)
         has_twin = remote & (table.twin >= 0)
-        heavy = np.where(known & table.local, energy, 0.0).max(axis=1, initial=0.0)
-        dearest = np.where(known, energy, 0.0).max(axis=1, initial=0.0)
+        home = np.flatnonzero(table.local)
+        heavy = np.where(known[:, home], energy[:, home], 0.0).max(axis=1, initial=0.0)
+        guest = np.flatnonzero(heavy <= 0)
+        heavy[guest] = np.where(known[guest], energy[guest], 0.0).max(axis=1, initial=0.0)
         return FleetCosts(
             table,
             known,
             head,
             encode,
             tx,
-            own_ms=busy + tx + link,
-            own_p95_ms=head_p95 + encode + table.bytes_p95 * ms_per_byte * remote + link,
+            own_ms=overhead + busy + tx + link,
+            own_p95_ms=overhead + head_p95 + encode + table.bytes_p95 * ms_per_byte * remote + link,
             energy_mj=energy,
             fallback_ms=np.where(has_twin, head[:, table.twin], 0.0),
             fallback_mj=np.where(has_twin, energy[:, table.twin], 0.0),
-            heavy_mj=np.maximum(np.where(heavy > 0, heavy, dearest), 1e-9),
+            heavy_mj=np.maximum(heavy, 1e-9),
             device_utilisation=busy * fps / 1000,
             link_utilisation=tx * fps / 1000,
-            load=fps[:, :, None] * per_frame,
+            rate=fps,
+            per_frame=per_frame,
             tail_ms=tail_ms,
             batches=self.edge.batches,
             deadline_ms=now.deadline_ms,
@@ -242,6 +276,14 @@ class CostModel:
             interpreters=edge.threads if edge.workers > 0 else 0,
             backlog_ms=edge.backlog_ms,
         )
+
+
+def _kinds(rows: Sequence[DeviceRow]) -> tuple[list[DeviceRow], Index]:
+    """Return the rows that differ, and which of them each is."""
+    place: dict[int, int] = {}
+    of = np.array([place.setdefault(id(row), len(place)) for row in rows], np.int64)
+    different = {id(row): row for row in rows}
+    return [different[key] for key in place], of
 
 
 def _stack(rows: Sequence[NDArray[Any]], plans: int) -> Array:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from policy.errors import PolicyError
 from policy.fleet import MAX_DEVICES, Fleet
 from policy.hysteresis import Hysteresis
-from policy.interface import Choice, DeviceObservation, Policy
+from policy.interface import Choice, DeviceObservation, FleetObservation, Policy
 from policy.reasons import Circumstances, circumstances, explain
+from policy.refusals import Refusals
 from wire.plan import Plan
 
 STEADY_S = 3.0
@@ -32,6 +35,14 @@ class Issued:
     deadline_ms: float
     policy: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the last round saw and what the policy wanted, before hysteresis."""
+
+    fleet: FleetObservation
+    choices: Mapping[str, Choice]
 
 
 @dataclass(slots=True)
@@ -59,6 +70,16 @@ class Decider:
         self._held: dict[str, _Held] = {}
         self._ahead: dict[str, int] = {}
         self._switched_s = -STEADY_S
+        self._refusals = Refusals(self.counters)
+        self.last: Round | None = None
+
+    def act_by(self, policy: Policy) -> None:
+        """Let another policy decide from the next round on."""
+        self._policy = policy
+
+    def plans(self) -> Mapping[str, Plan]:
+        """Return the plan that each device is told."""
+        return {name: held.issued.plan for name, held in self._held.items()}
 
     def is_steady(self, now_s: float) -> bool:
         """Whether no plan has changed lately."""
@@ -90,26 +111,36 @@ class Decider:
             return
         self.counters["foreign_decisions"] += held is not None
         self._held[decision.device] = _Held(decision, None)
+        self._refusals.told(decision.device, decision.rev, decision.plan)
 
     def not_told(self, device: str) -> None:
         """The link did not take the decision for a device: it is due again."""
         if device in self._held:
             self._held[device].confirmed = False
 
-    def follows(self, device: str, rev: int) -> None:
-        """A device follows that revision; one beyond ours means that the broker forgot, and ours would be ignored."""
+    def follows(self, device: str, rev: int, now_s: float) -> None:
+        """A device follows that revision.
+
+        One beyond ours means that the broker forgot, and ours would be ignored; one that stays behind ours means that
+        the device refuses the plan.
+        """
         if rev > MAX_REV:
             self.counters["implausible_rev"] += 1
             return
+        self._refusals.follows(device, rev, now_s)
         held = self._held.get(device)
         if (held is None or rev > held.issued.rev) and (device in self._ahead or len(self._ahead) < MAX_DEVICES):
             self._ahead[device] = max(rev, self._ahead.get(device, 0))
 
     def decide(self, now_s: float, rng: np.random.Generator) -> list[Issued]:
         """Return the decisions to publish now; none for devices that stay."""
-        fleet = self._fleet.observe(now_s, {name: held.issued.plan for name, held in self._held.items()})
+        fleet = self._fleet.observe(now_s, self.plans(), self._refusals.plans(now_s))
         out = []
         choices = self._policy.decide(fleet, rng) if fleet.devices else {}
+        lacking = [device.name for device in fleet.devices if device.name not in choices]
+        if lacking:
+            raise PolicyError(f"policy '{self._policy.name}' chose nothing for {', '.join(lacking[:5])}")
+        self.last = Round(fleet, choices)
         for device in fleet.devices:
             issued = self._settle(device, choices[device.name], circumstances(device, fleet), now_s)
             if issued is not None:
@@ -125,7 +156,8 @@ class Decider:
         if self._hysteresis.switches(choice, current, held_s, restless):
             reason = explain(choice, current, held.known if held else None, known)
             self._switched_s = now_s
-            issued = self._issue(device, choice.plan, reason, known, None if current is None else now_s)
+            by = choice.policy or self._policy.name
+            issued = self._issue(device, choice.plan, reason, known, None if current is None else now_s, by)
             self._held[device.name].restless = self._hysteresis.restless_after(held_s, restless)
             return issued
         if held is None or current is None:
@@ -133,18 +165,19 @@ class Decider:
         held.known = held.known or known
         if not math.isclose(held.issued.deadline_ms, device.deadline_ms, rel_tol=ROUNDING):
             reason = f"deadline now {device.deadline_ms:g} ms"
-            return self._issue(device, current, reason, held.known, held.since_s)
+            return self._issue(device, current, reason, held.known, held.since_s, held.issued.policy)
         if self._ahead.get(device.name, 0) > held.issued.rev:
-            return self._issue(device, current, held.issued.reason, held.known, held.since_s)
+            return self._issue(device, current, held.issued.reason, held.known, held.since_s, held.issued.policy)
         return None
 
     def _issue(
-        self, device: DeviceObservation, plan: Plan, reason: str, known: Circumstances, since_s: float | None
+        self, device: DeviceObservation, plan: Plan, reason: str, known: Circumstances, since_s: float | None, by: str
     ) -> Issued:
         held = self._held.get(device.name)
         rev = 1 + max(held.issued.rev if held else 0, self._ahead.pop(device.name, 0))
-        issued = Issued(device.name, rev, plan, device.deadline_ms, self._policy.name, reason)
+        issued = Issued(device.name, rev, plan, device.deadline_ms, by, reason)
         self._held[device.name] = _Held(issued, since_s, known, held.restless if held else 0)
+        self._refusals.told(device.name, rev, plan)
         return issued
 
     def _lost(self) -> list[Issued]:
@@ -152,5 +185,6 @@ class Decider:
         lost = [held for held in self._held.values() if not held.confirmed]
         for held in lost:
             held.confirmed = True
+            self._refusals.told(held.issued.device, held.issued.rev, held.issued.plan)
             self.counters["republished"] += 1
         return [held.issued for held in lost]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from policy import plausible
+from policy.battery import Charge
 from policy.calibration import EdgeCalibration, expected_ms_per_frame
 from policy.costs import CostModel
+from policy.errors import PolicyError
 from policy.interface import DeviceObservation, EdgeObservation, FleetObservation, Weights
+from policy.plausible import DeviceFacts, DeviceReport, Sieve, WorkerReport
 from policy.rules import SiteRules
 from tflite_models.profile import DeviceProfile
 from wire.plan import Plan
@@ -18,53 +22,9 @@ MAX_WORKERS = 1_000
 FPS_SMOOTHING = 0.5
 LEAST_FPS = 0.01
 """A camera that shows nothing now may show something soon; 0 would mean as fast as possible."""
-PLAUSIBLE_UPLINK_BPS = (1e3, 1e11)
-PLAUSIBLE_RTT_MS = (0.0, 60_000.0)
-PLAUSIBLE_CALIBRATION = (0.05, 50.0)
 
 ProfileOf = Callable[[str, float], DeviceProfile | None]
 """Gives the profile of a device class at a slowdown, or ``None``."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
-    """What a device says it can do."""
-
-    session: int
-    device_class: str
-    slowdown: float
-    versions: Mapping[str, str]
-    """Name to sha256."""
-    codecs: frozenset[str]
-    fps: float
-    deadline_ms: float
-    may_ship_input: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceReport:
-    """What a device measured of itself; ``None`` means not known."""
-
-    session: int
-    plan: Plan
-    decision_rev: int
-    fps: float
-    calibration: float | None = None
-    rtt_ms: float | None = None
-    uplink_bps: float | None = None
-    battery_share: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """How busy a worker was over a period."""
-
-    session: int
-    period_ms: float
-    queued: int
-    served: int
-    utilisation: float
-    batch_mean: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +38,16 @@ class Limits:
     reports seldom gets three of its periods."""
     assumed_uplink_bps: float = 1e6
     assumed_rtt_ms: float = 50.0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            **dict.fromkeys(("telemetry_stale_s", "worker_load_stale_s", "worker_silent_s"), (0.1, 86_400.0)),
+            "assumed_uplink_bps": plausible.UPLINK_BPS,
+            "assumed_rtt_ms": plausible.RTT_MS,
+        }
+        for what, (low, high) in allowed.items():
+            if not low <= getattr(self, what) <= high:
+                raise PolicyError(f"limits {what} = {getattr(self, what):g}: allowed is {low:g} to {high:g}")
 
 
 @dataclass(slots=True)
@@ -93,7 +63,9 @@ class _Device:
     uplink_bps: float | None = None
     rtt_ms: float | None = None
     calibration: float = 1.0
-    battery_share: float | None = None
+    uplink_age_ms: float | None = None
+    late_share: float | None = None
+    charge: Charge = field(default_factory=Charge)
 
 
 @dataclass(slots=True)
@@ -121,6 +93,9 @@ class Fleet:
     _devices: dict[str, _Device] = field(default_factory=dict)
     _workers: dict[str, _Worker] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._sieve = Sieve(self.counters)
+
     def device_state(self, name: str, session: int, *, ready: bool) -> None:
         """Take in a birth or last will; one of an older session is ignored."""
         device = self._device(name)
@@ -132,6 +107,7 @@ class Fleet:
         device = self._device(name)
         if device is None or not self._in_session(device, facts.session):
             return
+        facts = self._sieve.facts(facts)
         device.facts = facts
         device.profile = self.profile_of(facts.device_class, facts.slowdown)
         if device.profile is None:
@@ -143,16 +119,17 @@ class Fleet:
         device = self._device(name)
         if device is None or not self._in_session(device, report.session):
             return
-        device.report, device.heard_s = report, now_s
-        if 0 <= report.fps <= 1000:
-            old = report.fps if device.fps is None else device.fps
-            device.fps = old + FPS_SMOOTHING * (report.fps - old)
-        else:
-            self.counters["implausible_fps"] += 1
-        device.uplink_bps = self._plausible("uplink", report.uplink_bps, PLAUSIBLE_UPLINK_BPS, device.uplink_bps)
-        device.rtt_ms = self._plausible("rtt", report.rtt_ms, PLAUSIBLE_RTT_MS, device.rtt_ms)
-        device.battery_share = self._plausible("battery", report.battery_share, (0.0, 1.0), device.battery_share)
-        factor = self._plausible("calibration", report.calibration, PLAUSIBLE_CALIBRATION, device.calibration)
+        device.late_share = self._late_share(device.report, report)
+        figure = self._sieve.figure
+        fps = figure("fps", report.fps, plausible.FPS, None)
+        device.report, device.heard_s = replace(report, fps=fps or 0.0), now_s  # one that cannot be weighs nothing
+        if fps is not None:
+            device.fps = fps if device.fps is None else device.fps + FPS_SMOOTHING * (fps - device.fps)
+        device.uplink_bps = figure("uplink", report.uplink_bps, plausible.UPLINK_BPS, device.uplink_bps)
+        device.uplink_age_ms = figure("uplink_age", report.uplink_age_ms, plausible.AGE_MS, None)
+        device.rtt_ms = figure("rtt", report.rtt_ms, plausible.RTT_MS, device.rtt_ms)
+        device.charge.measured(figure("battery", report.battery_share, plausible.SHARE, None), now_s)
+        factor = figure("calibration", report.calibration, plausible.CALIBRATION, device.calibration)
         device.calibration = 1.0 if factor is None else factor
 
     def worker_state(
@@ -162,7 +139,7 @@ class Fleet:
 
         Sessions of workers are clock times, and a clock may have been set back since.
         """
-        worker = self._worker(name)
+        worker = self._worker(name) if self._sieve.session(session) else None
         if worker is None or (session < worker.session and (not ready or self._serves(worker, now_s))):
             return
         if session != worker.session:
@@ -176,8 +153,7 @@ class Fleet:
         worker = self._worker(name)
         if worker is None or load.session != worker.session or not worker.ready:
             return
-        if not (0 <= load.utilisation <= 1.5 and load.period_ms > 0 and load.queued >= 0 and load.served >= 0):
-            self.counters["implausible_worker_load"] += 1
+        if not self._sieve.load(load):
             return
         worker.load, worker.heard_s = load, now_s
         if steady:
@@ -185,26 +161,39 @@ class Fleet:
             expected = expected_ms_per_frame(self.model.edge, self._running(), load.batch_mean)
             self.calibration.update(busy_ms, load.served, expected)
 
-    def observe(self, now_s: float, current: Mapping[str, Plan]) -> FleetObservation:
-        """Return the site as it is known now. ``current`` holds the plans decided so far.
+    def observe(
+        self, now_s: float, current: Mapping[str, Plan], refuses: Mapping[str, frozenset[Plan]] | None = None
+    ) -> FleetObservation:
+        """Return the site as it is known now. ``current`` holds the plans decided so far, ``refuses`` those that
+        devices did not follow.
 
         Devices that are ready and have said what they can do are in it; one whose telemetry is stale holds its plan.
         """
         devices = tuple(
-            self._observe(name, device, device.facts, current.get(name), now_s)
+            self._observe(name, device, device.facts, current.get(name), (refuses or {}).get(name, frozenset()), now_s)
             for name, device in sorted(self._devices.items())
             if device.ready and device.facts is not None and device.versions
         )
         return FleetObservation(devices, self._edge(now_s))
 
     def _observe(
-        self, name: str, device: _Device, facts: DeviceFacts, current: Plan | None, now_s: float
+        self,
+        name: str,
+        device: _Device,
+        facts: DeviceFacts,
+        current: Plan | None,
+        refuses: frozenset[Plan],
+        now_s: float,
     ) -> DeviceObservation:
         rules = self.rules.of(name)
         age_s = None if device.heard_s is None else max(0.0, now_s - device.heard_s)
         allowed = True if rules.may_ship_input is None else rules.may_ship_input
         uplink, rtt = device.uplink_bps, device.rtt_ms
-        fps = max(facts.fps, 0.0)
+        device.charge.asked(rules.battery_hours, now_s)
+        uplink_age_ms = None
+        if uplink is not None and device.uplink_age_ms is not None and age_s is not None:
+            uplink_age_ms = device.uplink_age_ms + age_s * 1000
+        fps = facts.fps
         if fps > 0 and device.fps is not None:
             fps = max(device.fps, LEAST_FPS)
         return DeviceObservation(
@@ -213,18 +202,23 @@ class Fleet:
             versions=device.versions,
             codecs=facts.codecs,
             weights=rules.weights or Weights(),
-            deadline_ms=rules.deadline_ms or (facts.deadline_ms if facts.deadline_ms > 0 else 1000.0),
+            deadline_ms=rules.deadline_ms or facts.deadline_ms,
             fps=fps,
             uplink_bps=self.limits.assumed_uplink_bps if uplink is None else uplink,
             rtt_ms=self.limits.assumed_rtt_ms if rtt is None else rtt,
             uplink_known=uplink is not None,
             calibration=device.calibration,
             telemetry_age_ms=None if age_s is None else age_s * 1000,
-            battery_share=device.battery_share,
+            battery_share=device.charge.share,
             battery_floor=rules.battery_floor or 0.0,
             may_ship_input=facts.may_ship_input and allowed,
             current=current,
             hold=current is not None and (age_s is None or age_s > self.limits.telemetry_stale_s),
+            battery_mj=device.charge.left_mj(rules.battery_wh),
+            horizon_s=device.charge.horizon_s(now_s),
+            uplink_age_ms=uplink_age_ms,
+            late_share=device.late_share,
+            refuses=refuses,
         )
 
     def _edge(self, now_s: float) -> EdgeObservation:
@@ -239,6 +233,8 @@ class Fleet:
             for w, load in fresh
             if load.served > 0
         )
+        waits = [(load.wait_ms, load.served) for _, load in fresh if load.wait_ms is not None and load.served > 0]
+        served = sum(frames for _, frames in waits)
         return EdgeObservation(
             workers=len(ready),
             threads=threads,
@@ -246,6 +242,7 @@ class Fleet:
             utilisation=busy / heard if heard else None,
             calibration=self.calibration.factor,
             backlog_ms=backlog / threads if threads else 0.0,
+            wait_ms=sum(wait * frames for wait, frames in waits) / served if served else None,
         )
 
     def _serves(self, worker: _Worker, now_s: float) -> bool:
@@ -256,7 +253,7 @@ class Fleet:
     def _running(self) -> list[tuple[int, float]]:
         index = self.model.table.index
         reports = [d.report for d in self._devices.values() if d.ready and d.report]
-        return [(index[r.plan], max(r.fps, 0.0)) for r in reports if r.plan in index]
+        return [(index[r.plan], r.fps) for r in reports if r.plan in index]
 
     def _genuine(self, versions: Mapping[str, str]) -> frozenset[str]:
         """Keep the versions that are the catalog's very files; a head must not meet the tail of another."""
@@ -264,18 +261,18 @@ class Fleet:
         self.counters["versions_not_in_catalog"] += len(versions) - len(known)
         return frozenset(known)
 
-    def _plausible(
-        self, what: str, value: float | None, bounds: tuple[float, float], old: float | None
-    ) -> float | None:
-        if value is None:
-            return old
-        if bounds[0] <= value <= bounds[1]:
-            return value
-        self.counters[f"implausible_{what}"] += 1
-        return old
+    @staticmethod
+    def _late_share(before: DeviceReport | None, now: DeviceReport) -> float | None:
+        """Return the share of fallbacks among the frames that ended since the report before."""
+        if before is None:
+            return None
+        ended, late = now.ended - before.ended, now.fallbacks - before.fallbacks
+        return late / ended if 0 <= late <= ended and ended > 0 else None
 
     def _in_session(self, device: _Device, session: int) -> bool:
         """Whether a message belongs to the newest session; a newer one keeps measured figures only."""
+        if not self._sieve.session(session):
+            return False
         if session < device.session:
             self.counters["older_session"] += 1
             return False

@@ -60,6 +60,17 @@ class DeviceObservation:
     """The plan last decided."""
     hold: bool = False
     """True: nothing fresh is known, the device stays at ``current`` and still counts as load."""
+    battery_mj: float | None = None
+    """Energy left, where the battery's capacity is known."""
+    horizon_s: float | None = None
+    """Time that energy must last, where the operator set one."""
+    uplink_age_ms: float | None = None
+    """Since the uplink was last measured; ``None``: not known."""
+    late_share: float | None = None
+    """Of the frames that ended between the last two telemetry messages, those that the edge did not answer in time;
+    ``None``: none ended."""
+    refuses: frozenset[Plan] = frozenset()
+    """Plans that the device was told and did not follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,8 @@ class EdgeObservation:
     """Measured over predicted busy time: scales every tail."""
     backlog_ms: float = 0.0
     """Time the frames queued at the workers will take."""
+    wait_ms: float | None = None
+    """Measured mean time from arrival to the start of a tail; ``None``: not reported lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,10 @@ class Choice:
     """The same for the current plan, where it is allowed and another."""
     refused: str = ""
     """Why the current plan is not allowed any more, in words; empty where it is."""
+    policy: str = ""
+    """The policy that chose, where it is not the one that was asked."""
+    fallback: str = ""
+    """Why another policy than the one that was asked chose, in words; empty where none did."""
 
 
 class Policy(Protocol):

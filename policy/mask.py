@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ class Refusal(IntEnum):
     BATTERY = 8
     MISSES_DEADLINE = 9
     NOTHING_FRESH = 10
+    DEVICE_REFUSES = 11
 
 
 WORDS = {
@@ -46,6 +46,7 @@ WORDS = {
     Refusal.BATTERY: "the battery is below its floor",
     Refusal.MISSES_DEADLINE: "the deadline would be missed even with the edge idle",
     Refusal.NOTHING_FRESH: "nothing fresh is known of the device",
+    Refusal.DEVICE_REFUSES: "the device was told that plan and does not follow it",
 }
 
 
@@ -86,35 +87,66 @@ def mask(fleet: FleetObservation, costs: FleetCosts) -> Masked:
     contention are for the policy to weigh, since masking them would drive every device the same way at once.
     """
     table, edge = costs.table, fleet.edge
-    refusal = np.zeros(costs.known.shape, np.int8)
-    held_at = cache(lambda versions: np.array([p.version in versions for p in table.plans], bool))
-    spoken_by = cache(lambda codecs: np.array([p.is_local or p.codec in codecs for p in table.plans], bool))
-    at_workers = held_at(edge.versions)
-    idle = costs.outlook(
-        np.arange(costs.devices)[:, None], np.arange(len(table))[None, :], np.zeros(()), np.zeros((), np.int64)
-    )
+    refusal = _of_the_device(fleet, table)
+
+    def refuse(where: Mask, why: Refusal) -> None:
+        refusal[where & (refusal == Refusal.ALLOWED)] = why
+
+    nameless = np.array([device.profile is None for device in fleet.devices], bool)
+    refuse(~costs.known & nameless[:, None], Refusal.NO_PROFILE)
+    refuse(~costs.known, Refusal.NOT_PROFILED)
+    remote = np.broadcast_to(~table.local, refusal.shape)
+    if edge.workers < 1 or edge.threads < 1:
+        refuse(remote, Refusal.NO_WORKER)
+    refuse(remote & ~_held(table, edge.versions), Refusal.WORKER_LACKS_VERSION)
     for i, device in enumerate(fleet.devices):
-        row = refusal[i]
-        refuse = _refuser(row)
-        refuse(~held_at(device.versions), Refusal.DEVICE_LACKS_VERSION)
-        refuse(~spoken_by(device.codecs), Refusal.DEVICE_LACKS_CODEC)
-        if not device.may_ship_input:
-            refuse(table.ships_input, Refusal.PRIVACY)
-        refuse(~costs.known[i], Refusal.NOT_PROFILED if device.profile else Refusal.NO_PROFILE)
-        if edge.workers < 1 or edge.threads < 1:
-            refuse(~table.local, Refusal.NO_WORKER)
-        refuse(~table.local & ~at_workers, Refusal.WORKER_LACKS_VERSION)
         if device.battery_share is not None and device.battery_share < device.battery_floor:
-            _keep_least_energy(row, costs.energy_mj[i])
-        if (row == 0).any() and not idle.misses[i][row == 0].all():
-            refuse(idle.misses[i], Refusal.MISSES_DEADLINE)
-        now = table.index.get(device.current) if device.current else None
-        if device.hold and now is not None:
-            row[:] = Refusal.NOTHING_FRESH
-            row[now] = Refusal.ALLOWED
-        if not (row == 0).any():
-            row[safe_plan(table, device)] = Refusal.ALLOWED
+            _keep_least_energy(refusal[i], costs.energy_mj[i])
+    misses = costs.misses_when_idle()
+    punctual = ((refusal == Refusal.ALLOWED) & ~misses).any(axis=1)
+    refuse(misses & punctual[:, None], Refusal.MISSES_DEADLINE)
+    for i, device in enumerate(fleet.devices):
+        now = table.index.get(device.current) if device.hold and device.current else None
+        # That pictures must not leave it holds however little is known of the device.
+        if now is not None and (device.may_ship_input or not table.ships_input[now]):
+            refusal[i] = Refusal.NOTHING_FRESH
+            refusal[i, now] = Refusal.ALLOWED
+    for i in np.flatnonzero(~(refusal == Refusal.ALLOWED).any(axis=1)):
+        refusal[i, safe_plan(table, fleet.devices[i])] = Refusal.ALLOWED
     return Masked(refusal)
+
+
+def _of_the_device(fleet: FleetObservation, table: PlanTable) -> NDArray[np.int8]:
+    """Return what each device cannot or will not do by what it holds and was told; worked out once per kind."""
+    kinds: dict[Hashable, int] = {}
+    rows: list[NDArray[np.int8]] = []
+    of = np.zeros(len(fleet.devices), np.int64)
+    for i, device in enumerate(fleet.devices):
+        key = device.versions, device.codecs, device.may_ship_input, device.refuses
+        kind = kinds.get(key)
+        if kind is None:
+            kind = kinds[key] = len(rows)
+            rows.append(_row(device, table))
+        of[i] = kind
+    return np.array(rows, np.int8).reshape(len(rows), len(table))[of]
+
+
+def _row(device: DeviceObservation, table: PlanTable) -> NDArray[np.int8]:
+    row = np.zeros(len(table), np.int8)
+
+    def refuse(where: Mask, why: Refusal) -> None:
+        row[where & (row == Refusal.ALLOWED)] = why
+
+    refuse(~_held(table, device.versions), Refusal.DEVICE_LACKS_VERSION)
+    refuse(np.array([not (p.is_local or p.codec in device.codecs) for p in table.plans]), Refusal.DEVICE_LACKS_CODEC)
+    if not device.may_ship_input:
+        refuse(table.ships_input, Refusal.PRIVACY)
+    refuse(np.array([plan in device.refuses for plan in table.plans]), Refusal.DEVICE_REFUSES)
+    return row
+
+
+def _held(table: PlanTable, versions: frozenset[str]) -> Mask:
+    return np.array([plan.version in versions for plan in table.plans], bool)
 
 
 def safe_plan(table: PlanTable, device: DeviceObservation) -> int:
@@ -122,13 +154,6 @@ def safe_plan(table: PlanTable, device: DeviceObservation) -> int:
     local = np.flatnonzero(table.local)
     held = [int(p) for p in local if table.plans[p].version in device.versions]
     return min(held or [int(p) for p in local] or [0], key=lambda p: float(table.macs[p]))
-
-
-def _refuser(row: NDArray[np.int8]) -> Callable[[Mask, Refusal], None]:
-    def refuse(where: Mask, why: Refusal) -> None:
-        row[where & (row == 0)] = why
-
-    return refuse
 
 
 def _keep_least_energy(row: NDArray[np.int8], energy_mj: NDArray[np.float64]) -> None:

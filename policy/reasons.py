@@ -48,8 +48,10 @@ def explain(choice: Choice, current: Plan | None, before: Circumstances | None, 
 
 def _causes(choice: Choice, current: Plan | None, before: Circumstances | None, now: Circumstances) -> list[str]:
     if current is None:
-        return ["first decision" if choice.predicted else "first decision, no profile of this class of device"]
-    causes = _changes(before, now) if before is not None else []
+        first = "first decision" if choice.predicted else "first decision, no profile of this class of device"
+        return [first, choice.reason] if choice.fallback else [first]
+    causes = [choice.reason] if choice.fallback else []
+    causes += _changes(before, now) if before is not None else []
     if choice.refused:
         causes.append(choice.refused)
     return causes or [choice.reason]

@@ -1,4 +1,4 @@
-"""The decision service: telemetry in, retained decisions out. The one module here that speaks over the wire."""
+"""The decision service: telemetry in, retained decisions out."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policy.baselines import POLICIES, make_policy
-from policy.costs import CostModel
-from policy.decider import Decider, Issued
+from policy.decider import Issued
 from policy.errors import PolicyError
-from policy.fleet import DeviceFacts, DeviceReport, Fleet, Limits, WorkerReport
-from policy.hysteresis import Hysteresis
-from policy.rules import DeviceRules, SiteRules
+from policy.guard import FALLBACK
+from policy.hearing import Hearing
+from policy.parts import Parts, assemble, measured
+from policy.registry import make_policy
+from policy.settings import PolicySettings
 from policy.shelf import ProfileShelf
-from tflite_models.catalog import CatalogError, load_catalog
-from tflite_models.profile import ProfileError, load_edge_profile
+from policy.telling import shadow_messages, state_message
 from wire import channels
 from wire import messages as m
-from wire.channels import check_name, parse_topic, topic, topic_filter
-from wire.codec import decode, encode
+from wire.channels import Channel, topic, topic_filter
+from wire.codec import encode
 from wire.errors import WireError
 from wire.inbox import Inbox
-from wire.link import Acknowledged, Connected, Disconnected, LinkSettings, NotSent, Received, Subscription
+from wire.link import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
 from wire.mqtt import Link
+
+__all__ = ["HEARD", "PolicySettings", "Service", "run"]
 
 log = logging.getLogger(__name__)
 
 HEARD = (
+    channels.RULES,  # before the devices they are for: what the broker retains comes in this order
     channels.STATE,
     channels.CAPABILITIES,
     channels.TELEMETRY,
@@ -45,46 +47,22 @@ HEARD = (
 )
 SETTLE_S = 0.3
 """After connecting: time for everything retained to arrive, our own decisions before all."""
+FORGET_S = 5.0
+"""After connecting: rules that the broker has not shown by then were cleared meanwhile. Late enough for a slow link,
+since rules that are forgotten may let a picture leave its device."""
 LEAST_PAUSE_S = 0.1
 """Between two rounds, however often devices appear."""
 SUMMARY_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """The decision service's settings file."""
+def run(settings: PolicySettings, stop: threading.Event, file: Path | None = None) -> None:
+    """Serve until ``stop`` is set; ``file`` is where the settings are from, and its rules are followed as they change.
 
-    site: str
-    models: str
-    """Folder of model folders."""
-    profiles: str
-    """Folder of ``<device class>.json``."""
-    edge_profile: str
-    name: str = "policy"
-    policy: str = "sequential"
-    period_s: float = 1.0
-    seed: int = 0
-    log_level: str = "INFO"
-    link: LinkSettings = field(default_factory=LinkSettings)
-    hysteresis: Hysteresis = field(default_factory=Hysteresis)
-    limits: Limits = field(default_factory=Limits)
-    defaults: DeviceRules = field(default_factory=DeviceRules)
-    devices: Mapping[str, DeviceRules] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_name(self.site, "site")
-        check_name(self.name, "name")
-        if self.policy not in POLICIES:
-            raise PolicyError(f"policy = '{self.policy}': allowed are {', '.join(POLICIES)}")
-        if not 0.05 <= self.period_s <= 3600:
-            raise PolicyError(f"period_s = {self.period_s:g}: allowed is 0.05 to 3600")
-        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise PolicyError(f"log_level = '{self.log_level}': allowed are DEBUG, INFO, WARNING, ERROR")
-
-
-def run(settings: PolicySettings, stop: threading.Event) -> None:
-    """Serve until ``stop`` is set. Raises ``PolicyError`` when models, profiles or settings cannot be used."""
-    decider, fleet = _build(settings)
+    Raises ``PolicyError`` when models, profiles or settings cannot be used.
+    """
+    catalog, model = measured(settings)
+    shelf = ProfileShelf(Path(settings.profiles))
+    parts = assemble(settings, model, catalog, shelf, file)
     inbox = Inbox()
     link = Link(
         settings.link,
@@ -93,9 +71,9 @@ def run(settings: PolicySettings, stop: threading.Event) -> None:
         subscriptions=[Subscription(topic_filter(settings.site, c), c.qos) for c in HEARD],
         clean_start=True,  # telemetry queued while we were away would pass for fresh
     )
-    service = Service(settings, decider, fleet, link.publish, link.counters)
+    service = Service(settings, parts, link.publish, link.counters)
     link.start()
-    log.info(_line("serving", policy=settings.policy, site=settings.site, plans=len(fleet.model.table)))
+    log.info(_line("serving", policy=settings.policy, site=settings.site, plans=len(model.table)))
     try:
         while not stop.is_set():
             if not link.alive:
@@ -107,54 +85,35 @@ def run(settings: PolicySettings, stop: threading.Event) -> None:
         service.summarise()
 
 
-def _build(settings: PolicySettings) -> tuple[Decider, Fleet]:
-    folder = Path(settings.profiles)
-    if not folder.is_dir():
-        raise PolicyError(f"profiles = '{folder}' is not a folder")
-    try:
-        catalog = load_catalog(Path(settings.models))
-        edge = load_edge_profile(Path(settings.edge_profile))
-    except (CatalogError, ProfileError) as error:
-        raise PolicyError(str(error)) from error
-    model = CostModel(catalog, edge)
-    rules = SiteRules(settings.defaults, settings.devices)
-    sha256 = {version.name: version.sha256 for version in catalog}
-    fleet = Fleet(model, sha256, ProfileShelf(folder), rules, settings.limits)
-    policy = make_policy(settings.policy, model, rules.fixed_plans())
-    return Decider(fleet, policy, settings.hysteresis), fleet
-
-
 class Service:
-    """The loop's body: translates messages for the fleet and decisions for the wire. Not thread-safe."""
+    """The loop's body: what was heard goes to its part, decisions go out. Not thread-safe."""
 
     def __init__(
         self,
         settings: PolicySettings,
-        decider: Decider,
-        fleet: Fleet,
+        parts: Parts,
         publish: Callable[..., int | None],
         link_counters: Counter[str],
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._link_counters = link_counters
         self._settings = settings
-        self._decider = decider
-        self._fleet = fleet
+        self._parts = parts
+        self._hearing = Hearing(parts.decider, parts.fleet, parts.book)
         self._publish = publish
         self._rng = np.random.default_rng(settings.seed)
+        self._reference = make_policy(FALLBACK, parts.model, settings.rules.fixed_plans())
+        self._session = time.time_ns() // 1_000_000
         self._connected = False
         self._next_s = 0.0
         self._settled_s = 0.0
+        self._forget_s: float | None = None
         self._last_s = 0.0
-        self._summary_s = 0.0
-        self._take: Mapping[channels.Channel, Callable[[str, Any, float], None]] = {
-            channels.STATE: self._on_state,
-            channels.CAPABILITIES: self._on_capabilities,
-            channels.TELEMETRY: self._on_telemetry,
-            channels.DECISION: self._on_decision,
-            channels.WORKER_STATE: self._on_worker_state,
-            channels.WORKER_LOAD: self._on_worker_load,
-        }
+        self._summary_s: float | None = None
+        self._state_s: float | None = None
+        self._shadow_s = 0.0
+        self._spent_ms: list[float] = []
+        self._issued = 0
 
     def step(self, events: list[Any], now_s: float) -> None:
         """Take in events of the link and, when it is time, decide and publish."""
@@ -164,127 +123,205 @@ class Service:
                     self._received(event)
                 case Connected():
                     self._connected = True
-                    self._decider.connected()
+                    self._parts.decider.connected()
+                    self._parts.book.connected()
                     self._next_s = self._settled_s = now_s + SETTLE_S
+                    self._forget_s = now_s + FORGET_S
                 case Disconnected(reason):
                     self._connected = False
+                    self._forget_s = None  # what was not shown was not cleared: the next connection tells
                     log.info(_line("disconnected", reason=reason))
                 case NotSent(_, reason):
                     self.counters[f"not_sent_{reason}"] += 1
                 case Acknowledged():
                     self.counters["acknowledged"] += 1
+        self._safely(self._refresh, now_s)
         if self._connected and now_s >= self._next_s:
             self._next_s = now_s + self._settings.period_s
             self._last_s = now_s
-            self._decide(now_s)
-        self._summary_s = self._summary_s or now_s
+            self._safely(self._promote, now_s)
+            self._safely(self._decide, now_s)
+            self._safely(self._watch, now_s)
+        self._state_s = now_s if self._state_s is None else self._state_s
+        if self._connected and now_s - self._state_s >= self._settings.state_period_s:
+            self._safely(self._tell_state, now_s)
+            self._state_s = now_s
+        self._summary_s = now_s if self._summary_s is None else self._summary_s
         if now_s - self._summary_s >= SUMMARY_S:
             self._summary_s = now_s
             self.summarise()
 
     def summarise(self) -> None:
         """Log every counter that is not zero."""
-        # Copied in one step: the link's thread counts on meanwhile.
-        link_counters = Counter(dict(self._link_counters))
-        counters = self.counters + self._fleet.counters + self._decider.counters + link_counters
-        log.info(_line("counters", edge_calibration=round(self._fleet.calibration.factor, 3), **counters))
+        factor = self._parts.fleet.calibration.factor
+        log.info(_line("counters", edge_calibration=round(factor, 3), **self._all_counters()))
 
-    def _decide(self, now_s: float) -> None:
+    def _safely(self, act: Callable[[float], None], now_s: float) -> None:
         try:
-            decisions = self._decider.decide(now_s, self._rng)
+            act(now_s)
         except Exception:  # the outermost loop: the last good decisions stay while the cause is in the log
-            self.counters["decide_errors"] += 1
-            log.exception("no decisions this period")
-            return
-        for issued in decisions:
-            self._tell(issued)
-
-    def _tell(self, issued: Issued) -> None:
-        message = m.Decision(
-            issued.rev, issued.plan, issued.deadline_ms, issued.policy, issued.reason, at_ms=time.time_ns() // 1_000_000
-        )
-        where = topic(self._settings.site, issued.device, channels.DECISION)
-        try:
-            payload = encode(channels.DECISION, message)
-        except WireError as error:
-            self.counters["unsendable_decisions"] += 1
-            log.error(_line("unsendable", device=issued.device, problem=str(error)))
-            return
-        if self._publish(where, payload, qos=channels.DECISION.qos, retain=channels.DECISION.retained) is None:
-            self.counters["decisions_refused_by_link"] += 1
-            self._decider.not_told(issued.device)
-            return
-        self.counters["decisions"] += 1
-        log.info(_line("decision", device=issued.device, rev=issued.rev, plan=str(issued.plan), reason=issued.reason))
-
-    # -- messages in -----------------------------------------------------------------------------------------------
+            self.counters[f"{act.__name__.strip('_')}_errors"] += 1
+            log.exception("no %s this period", act.__name__.strip("_"))
 
     def _received(self, event: Received) -> None:
-        try:
-            address = parse_topic(event.topic)
-            if not event.payload:  # a retained message was cleared
-                self.counters[f"cleared_{address.channel.name}"] += 1
+        self._hearing.take(event)
+        if self._hearing.new_rules:
+            self._follow_rules()
+        if self._hearing.soon or self._hearing.new_rules:
+            # Something came or went: decide before the period is over, but not while retained messages arrive.
+            soonest_s = max(event.arrived_ns / 1e9, self._settled_s, self._last_s + LEAST_PAUSE_S)
+            self._next_s = min(self._next_s, soonest_s)
+
+    # -- between two decisions -------------------------------------------------------------------------------------
+
+    def _refresh(self, now_s: float) -> None:
+        """Swap in weights and rules that are new."""
+        parts = self._parts
+        if parts.acting.refresh(now_s):
+            log.info(_line("weights", policy=parts.acting.name, sha256=parts.acting.weights))
+        if parts.watching is not None and parts.shadow is not None:
+            parts.watching.refresh(now_s)
+            parts.shadow.policy = parts.watching.policy
+        if self._forget_s is not None and now_s >= self._forget_s:
+            self._forget_s = None
+            if parts.book.settled():
+                self._follow_rules()
+        if parts.file is not None and parts.file.look(now_s) and parts.file.value is not None:
+            try:
+                changed = parts.book.refile(parts.file.value)
+            except PolicyError as error:
+                self._problem(f"the file's rules: {error}")
                 return
-            message = decode(address.channel, event.payload)
+            if changed:
+                self._follow_rules()
+                self._next_s = min(self._next_s, max(now_s, self._settled_s))
+
+    def _follow_rules(self) -> None:
+        parts = self._parts
+        parts.fleet.rules = parts.book.rules
+        self.counters["rules_changed"] += 1
+        log.info(_line("rules changed"))
+        for chosen in (parts.acting, parts.watching):
+            try:
+                if chosen is not None:
+                    chosen.follow(parts.book.rules)
+            except PolicyError as error:
+                self._problem(f"the plans before stay: {error}")
+        if parts.promoting is not None:
+            parts.promoting.follow(parts.book.rules)
+        parts.decider.act_by(parts.deciding)
+
+    def _promote(self, now_s: float) -> None:
+        """Let a promotion go on."""
+        if self._parts.promoting is None:
+            return
+        for event in self._parts.promoting.turn(now_s):
+            log.info(_line("promotion", kind=event.kind, text=event.text))
+
+    def _problem(self, words: str) -> None:
+        self.counters["rules_refused"] += 1
+        self._hearing.problems.append(words[:300])
+        log.error("%s", words)
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+
+    def _decide(self, now_s: float) -> None:
+        begun = time.perf_counter()
+        decisions = self._parts.decider.decide(now_s, self._rng)
+        self._spent_ms.append((time.perf_counter() - begun) * 1000)
+        for issued in decisions:
+            self._tell(issued)
+        last = self._parts.decider.last
+        if last is not None:
+            told = self._parts.decider.plans()
+            self._parts.monitor.saw(now_s, {d.name: told[d.name] for d in last.fleet.devices if d.name in told})
+
+    def _watch(self, now_s: float) -> None:
+        """Let the shadow decide too, after everything that acts has been published."""
+        shadow, last = self._parts.shadow, self._parts.decider.last
+        if shadow is None or last is None:
+            return
+        shadow.watch(last.fleet, last.choices)
+        if now_s - self._shadow_s >= self._settings.shadow_period_s:
+            self._shadow_s = now_s
+            names = self._settings.policy, self._settings.shadow
+            for message in shadow_messages(shadow.rows(), *names, _now_ms()):
+                self._say(channels.SHADOW, self._settings.name, message)
+
+    def _tell(self, issued: Issued) -> None:
+        message = m.Decision(issued.rev, issued.plan, issued.deadline_ms, issued.policy, issued.reason, at_ms=_now_ms())
+        sent = self._say(channels.DECISION, issued.device, message)
+        if sent:
+            self.counters["decisions"] += 1
+            self._issued += 1
+            what = {"device": issued.device, "rev": issued.rev, "plan": str(issued.plan), "reason": issued.reason}
+            log.info(_line("decision", **what))
+        elif sent is False:
+            self._parts.decider.not_told(issued.device)
+
+    def _tell_state(self, now_s: float) -> None:
+        period_ms = 1000 * (now_s - (self._state_s or now_s))
+        state = state_message(self._settings.policy, self._parts, self._spent_ms, self._collapse(), period_ms)
+        state = replace(
+            state,
+            session=self._session,
+            at_ms=_now_ms(),
+            decisions=self._issued,
+            counters=self._all_counters(),
+            problems=self._take_problems(),
+        )
+        self._spent_ms, self._issued = [], 0
+        self._say(channels.POLICY_STATE, self._settings.name, state)
+
+    def _collapse(self) -> str:
+        """Return in words how the plans have collapsed; the reference is asked only where that may be."""
+        last = self._parts.decider.last
+        if last is None or self._settings.policy == FALLBACK or not self._parts.monitor.is_suspect():
+            return ""
+        choices = self._reference.decide(last.fleet, np.random.default_rng(self._settings.seed))
+        collapse = self._parts.monitor.collapse(choice.plan for choice in choices.values())
+        if collapse:
+            log.warning(_line("collapsed", words=collapse))
+        return collapse
+
+    def _say(self, channel: Channel, name: str, message: object) -> bool | None:
+        """Publish; return whether the link took it, ``None``: it can never be sent."""
+        try:
+            payload = encode(channel, message)
         except WireError as error:
-            self.counters["bad_payloads"] += 1
-            log.debug("%s: %s", event.topic, error)
-            return
-        take = self._take.get(address.channel)
-        if take is not None:
-            take(address.name, message, event.arrived_ns / 1e9)
+            self.counters[f"unsendable_{channel.name}"] += 1
+            log.error(_line("unsendable", channel=channel.name, name=name, problem=str(error)))
+            return None
+        where = topic(self._settings.site, name, channel)
+        taken = self._publish(where, payload, qos=channel.qos, retain=channel.retained) is not None
+        self.counters[f"{channel.name}_refused_by_link"] += not taken
+        return taken
 
-    def _on_state(self, name: str, state: m.State, arrived_s: float) -> None:
-        self._fleet.device_state(name, state.session, ready=state.state == m.DeviceState.READY)
-        self._soon(arrived_s)
+    def _take_problems(self) -> tuple[str, ...]:
+        parts, lately = self._parts, self._hearing.problems
+        lasting = [parts.acting.problem, parts.watching.problem if parts.watching else ""]
+        lasting.append(parts.file.problem if parts.file else "")
+        lasting += parts.promoting.problems if parts.promoting else []
+        told = [problem[:300] for problem in (*lasting, *lately) if problem]
+        lately.clear()
+        return tuple(told)
 
-    def _on_capabilities(self, name: str, told: m.Capabilities, arrived_s: float) -> None:
-        facts = DeviceFacts(
-            told.session,
-            told.device_class,
-            told.slowdown,
-            {version.name: version.sha256 for version in told.versions},
-            frozenset(told.codecs),
-            told.fps,
-            told.deadline_ms,
-            told.may_ship_input,
-        )
-        self._fleet.device_facts(name, facts)
-        self._soon(arrived_s)
+    def _all_counters(self) -> Counter[str]:
+        parts = self._parts
+        # The link's are copied in one step: its thread counts on meanwhile.
+        told = Counter(dict(self._link_counters)) + self.counters + self._hearing.counters
+        told += parts.fleet.counters + parts.decider.counters + parts.acting.counters()
+        if parts.shadow is not None:
+            told += parts.shadow.counters
+        if parts.promoting is not None:
+            told += parts.promoting.all_counters()
+        if parts.file is not None:
+            told["settings_refused"] += parts.file.refused
+        return +told
 
-    def _on_telemetry(self, name: str, told: m.Telemetry, arrived_s: float) -> None:
-        if told.replayed:
-            self.counters["replayed_telemetry"] += 1
-            return
-        report = DeviceReport(
-            told.session,
-            told.plan,
-            told.decision_rev,
-            told.fps,
-            told.head_ms_per_plan_ms,
-            told.rtt_ms,
-            told.uplink_bps,
-            told.battery_share,
-        )
-        self._fleet.device_report(name, report, arrived_s)
-        self._decider.follows(name, told.decision_rev)
 
-    def _on_decision(self, name: str, told: m.Decision, _arrived_s: float) -> None:
-        self._decider.retained(Issued(name, told.rev, told.plan, told.deadline_ms, told.policy, told.reason))
-
-    def _on_worker_state(self, name: str, told: m.WorkerState, arrived_s: float) -> None:
-        versions = {version.name: version.sha256 for version in told.versions}
-        ready = told.state == m.DeviceState.READY
-        self._fleet.worker_state(name, told.session, told.threads, versions, arrived_s, ready=ready)
-        self._soon(arrived_s)
-
-    def _on_worker_load(self, name: str, told: m.WorkerLoad, arrived_s: float) -> None:
-        load = WorkerReport(told.session, told.period_ms, told.queued, told.served, told.utilisation, told.batch_mean)
-        self._fleet.worker_load(name, load, arrived_s, steady=self._decider.is_steady(arrived_s))
-
-    def _soon(self, arrived_s: float) -> None:
-        """Something came or went: decide before the period is over, but not while retained messages arrive."""
-        self._next_s = min(self._next_s, max(arrived_s, self._settled_s, self._last_s + LEAST_PAUSE_S))
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _line(event: str, **facts: object) -> str:

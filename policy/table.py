@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from tflite_models.catalog import Catalog
 from tflite_models.profile import DeviceProfile, EdgeProfile, ProfileError
 from wire.plan import OUTPUT, Plan
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
 
@@ -82,13 +84,14 @@ class DeviceRow:
     """Head and encoding, above idle."""
     tx_power_mw: float
     idle_power_mw: float
+    frame_overhead_ms: float = 0.0
 
 
 def device_row(table: PlanTable, profile: DeviceProfile | None) -> DeviceRow:
-    """Look up every plan of the table in a profile; ``None`` gives a row in which nothing is known."""
+    """Look up every plan in a profile; without one, or with figures that cannot be, nothing is known."""
     known = np.zeros(len(table), bool)
     values = np.zeros((4, len(table)))
-    if profile is None:
+    if profile is None or not _possible(profile.tx_power_mw, profile.idle_power_mw, profile.frame_overhead_ms):
         return DeviceRow(known, values[0], values[1], values[2], values[3], 0.0, 0.0)
     for i, plan in enumerate(table.plans):
         try:
@@ -96,11 +99,16 @@ def device_row(table: PlanTable, profile: DeviceProfile | None) -> DeviceRow:
             encode_ms = profile.encode_ms(plan.version, plan.cut, plan.codec)
         except ProfileError:
             continue
-        known[i] = True
         energy = head.energy_mj + encode_ms * profile.active_power_mw / 1000
-        values[:, i] = head.head_ms_p50, head.head_ms_p95, encode_ms, energy
+        costs = head.head_ms_p50, head.head_ms_p95, encode_ms, energy
+        if _possible(*costs):
+            known[i] = True
+            values[:, i] = costs
     head_ms, head_p95_ms, encode_ms, compute_mj = values
-    return DeviceRow(known, head_ms, head_p95_ms, encode_ms, compute_mj, profile.tx_power_mw, profile.idle_power_mw)
+    return DeviceRow(
+        known, head_ms, head_p95_ms, encode_ms, compute_mj, profile.tx_power_mw, profile.idle_power_mw,
+        profile.frame_overhead_ms,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,16 @@ def edge_row(table: PlanTable, profile: EdgeProfile | None) -> EdgeRow:
             tail = profile.tail(plan.version, plan.cut)
         except ProfileError:
             continue
-        known[i] = True
-        tail_ms[i] = [tail.ms(int(b)) for b in batches]
-    return EdgeRow(known, batches, tail_ms, profile.overhead_ms if profile else 0.0)
+        times = [tail.ms(int(b)) for b in batches]
+        if _possible(*times):
+            known[i] = True
+            tail_ms[i] = times
+    overhead_ms = profile.overhead_ms if profile else 0.0
+    if not _possible(overhead_ms):
+        raise PolicyError(f"overhead_ms = {overhead_ms:g} in the edge profile: profile the edge again")
+    return EdgeRow(known, batches, tail_ms, overhead_ms)
+
+
+def _possible(*figures: float) -> bool:
+    """Whether measured figures can be true; a plan with one that cannot counts as not profiled."""
+    return all(0 <= figure < math.inf for figure in figures)

@@ -36,4 +36,4 @@ def test_a_device_loads_no_tensorflow_and_no_command_line() -> None:
 def test_the_other_processes_load_no_tensorflow_to_start(package: str) -> None:
     loaded = modules_after(f"import {package}.__main__")
     assert "wire" in loaded
-    assert not loaded & {"tensorflow", "keras", "typer", "rich"}
+    assert not loaded & {"tensorflow", "keras", "typer", "rich", "gymnasium", "matplotlib"}

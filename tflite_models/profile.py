@@ -60,7 +60,9 @@ class DeviceProfile:
     heads: tuple[HeadCost, ...]
     codecs: tuple[CodecCost, ...]
     slowdown: float = 1.0
-    """Above 1: an emulated board, every time multiplied by this."""
+    """Above 1: an emulated board, times of heads and codecs multiplied by this."""
+    frame_overhead_ms: float = 0.0
+    """The client's own time per frame beside head and codec: taking the picture over, ledger, closing. Not slowed."""
     schema: int = SCHEMA
 
     @cached_property
@@ -94,7 +96,7 @@ class DeviceProfile:
             ) from None
 
     def slowed(self, factor: float, device_class: str) -> DeviceProfile:
-        """Return the profile of an emulated board that takes ``factor`` times as long for everything."""
+        """Return the profile of an emulated board that takes ``factor`` times as long for heads and codecs."""
         return dataclasses.replace(
             self,
             device_class=device_class,
@@ -143,7 +145,7 @@ class EdgeProfile:
     threads: int
     """Interpreter threads of one worker: how many batches it computes at once."""
     overhead_ms: float
-    """Worker time per frame beside the tail: receive, decode, batch, answer."""
+    """Per frame beside the tail and the round trip to the broker: its hops, receive, decode, answer, cold caches."""
     tails: tuple[TailCost, ...]
     schema: int = SCHEMA
 

@@ -41,13 +41,14 @@ COMMANDS: Table = {
         },
         "Measure what plans cost on this machine.",
     ),
-    "policy": ("tools.policy:app", "Run the policy that decides the plans, and show why."),
+    "policy": ("tools.policy:app", "Run the policy that decides the plans, judge it and teach it."),
     "bench": (
         {
             "device": ("tools.bench.device:device", "The device client against the bare interpreter loop."),
             "worker": ("tools.bench.worker:worker", "The edge worker against the bare interpreter loop."),
+            "policy": ("tools.bench.policy:policy", "How long a decision for a whole site takes."),
         },
-        "Measure the overhead of device and worker.",
+        "Measure device, worker and the time of a decision.",
     ),
 }
 

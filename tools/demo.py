@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,10 +23,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_broker_side.broker import BrokerSettings, start_broker
 from edge_broker_side.totals import Totals, totals
-from policy.baselines import POLICIES
+from policy.registry import DEFAULT, policy_names
 from tools.demo_scenario import DemoDevice, cast
 from tools.demo_site import SITE, SiteFiles, measured_profiles, prepare_store, write_device, write_edge
-from tools.demo_view import live, summary_table
+from tools.demo_view import decided_by_words, live, summary_table
 from tools.fleet_view import FleetView, summarise
 from tools.home import site_folder
 from tools.output import check_writable
@@ -50,7 +51,7 @@ SETTLE_S = 3.0
 def demo(
     seconds: Annotated[float, typer.Option(min=5, help="How long the devices run.")] = 60.0,
     devices: Annotated[int, typer.Option(min=1, max=64, help="How many devices; four follow the script.")] = 4,
-    policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(POLICIES)}.")] = "sequential",
+    policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(policy_names())}.")] = DEFAULT,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary as JSON to this file.")] = None,
     svg_file: Annotated[Path | None, typer.Option("--svg", help="Write the live picture at half-time as SVG.")] = None,
     headless: Annotated[bool, typer.Option(help="No live table; a line every few seconds.")] = False,
@@ -66,8 +67,8 @@ def demo(
 
     Example: splitfleet demo --seconds 45 --headless --json out.json
     """
-    if policy not in POLICIES:
-        raise typer.BadParameter(f"'{policy}' is none of {', '.join(POLICIES)}", param_hint="--policy")
+    if policy not in policy_names():
+        raise typer.BadParameter(f"'{policy}' is none of {', '.join(policy_names())}", param_hint="--policy")
     for path in (json_file, svg_file):
         check_writable(path)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PAPER_WIDTH)
@@ -79,6 +80,7 @@ def demo(
         raise typer.Exit(1) from error
     console.print(summary_table("what the subscriber saw", {**report["devices"], "fleet": report}))
     console.print(summary_table("what the recorder's store holds", report["store"]))
+    console.print(decided_by_words(report), soft_wrap=True)
     if svg_file is not None:
         run.save_picture(svg_file)
     if json_file is not None:
@@ -195,7 +197,14 @@ class DemoRun:
         self._console.print(words, soft_wrap=True)
 
     def _subscribe(self, port: int) -> Link:
-        followed = (channels.STATE, channels.TELEMETRY, channels.OUTCOMES, channels.DECISION, channels.WORKER_LOAD)
+        followed = (
+            channels.STATE,
+            channels.TELEMETRY,
+            channels.OUTCOMES,
+            channels.DECISION,
+            channels.WORKER_LOAD,
+            channels.POLICY_STATE,
+        )
         link = Link(
             LinkSettings(port=port),
             client_id=f"splitfleet-{SITE}-demo",
@@ -253,6 +262,9 @@ class DemoRun:
         report["frames_captured"] += sum(left.values())
         report["unaccounted"] += sum(left.values())
         report["policy"] = self._policy
+        report["decided_by"] = dict(sum((view.decided_by for view in views), Counter[str]()))
+        report["fallback"] = dict(self._view.fallback)
+        report["decide_ms_max"] = max(self._view.decide_ms, default=None)
         report["seconds"] = self._seconds
         report["store"] = _store_summary(self.files.points)
         report["store_differs"] = any(

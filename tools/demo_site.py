@@ -10,10 +10,9 @@ from typing import Any
 
 import tomli_w
 
-from device_client.profiling import profile_device
+from device_client.profiling import profile_device, sample_frames
 from edge_broker_side.profiling import profile_edge
 from tflite_models.catalog import Catalog, load_catalog, load_folder, shipped_zoo
-from tflite_models.pack import load_pack
 from tflite_models.profile import (
     DeviceProfile,
     EdgeProfile,
@@ -31,6 +30,8 @@ SITE = "demo"
 EMULATED_ACTIVE_MW = 2500.0
 """Drawn above idle by an emulated board while computing: about a Raspberry Pi 4 with one busy core. Modelled."""
 PROFILE_RUNS = 20
+METHOD = "with pauses, through a broker"
+"""How profiles are measured: a kept one that was measured in another way is not used."""
 EDGE_BATCHES = (1, 2, 4, 8)
 """Four devices never fill a larger batch."""
 Progress = Callable[[str, int, int], None]
@@ -49,7 +50,7 @@ def prepare_store(progress: Progress) -> Catalog:
 
 def measured_profiles(catalog: Catalog, progress: Progress, *, again: bool) -> tuple[DeviceProfile, EdgeProfile]:
     """Return what plans cost on this machine, measured once per set of models and runtimes."""
-    names = [runtime_name(), runtime_name(prefer="fast"), *(version.sha256 for version in catalog)]
+    names = [METHOD, runtime_name(), runtime_name(prefer="fast"), *(version.sha256 for version in catalog)]
     key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     device_file = profiles_folder() / f"this-machine-{key}.json"
     edge_file = profiles_folder() / f"this-edge-{key}.json"
@@ -58,9 +59,8 @@ def measured_profiles(catalog: Catalog, progress: Progress, *, again: bool) -> t
             return load_device_profile(device_file), load_edge_profile(edge_file)
         except ProfileError:
             pass
-    frames, _, _ = load_pack(shipped_zoo() / "frames.npz")
     device = profile_device(
-        catalog, list(frames[:PROFILE_RUNS]), device_class="this-machine", runs=PROFILE_RUNS, progress=progress,
+        catalog, sample_frames(None, PROFILE_RUNS), device_class="this-machine", runs=PROFILE_RUNS, progress=progress,
         active_power_mw=EMULATED_ACTIVE_MW,
     )  # fmt: skip
     edge = profile_edge(catalog, batches=EDGE_BATCHES, repeats=3, progress=progress)

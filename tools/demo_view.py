@@ -131,3 +131,15 @@ def summary_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
             style="bold" if name == "fleet" else "",
         )
     return table
+
+
+def decided_by_words(report: Mapping[str, Any]) -> str:
+    """Say who made the decisions of a run, and why another policy than the one asked for where one did."""
+    told = ", ".join(f"{count} by {name}" for name, count in report["decided_by"].items()) or "none"
+    text = f"policy {report['policy']}: decisions: {told}"
+    if report["decide_ms_max"] is not None:
+        text += f"; a round took {report['decide_ms_max']:.0f} ms at most"
+    if report["fallback"]:
+        reasons = "; ".join(f"{why} ({rounds} device rounds)" for why, rounds in report["fallback"].items())
+        text += f"; fallback: {reasons}"
+    return text

@@ -16,6 +16,7 @@ from wire.messages import (
     FrameOutcome,
     Outcome,
     Outcomes,
+    PolicyState,
     State,
     Telemetry,
     WorkerLoad,
@@ -44,6 +45,8 @@ class DeviceView:
     telemetry: Telemetry | None = None
     decision: Decision | None = None
     decisions: int = 0
+    decided_by: Counter[str] = field(default_factory=Counter)
+    """Decisions by the policy that chose."""
     captured: dict[int, int] = field(default_factory=dict)
     """Frames captured, by session."""
     folded: dict[tuple[int, str, str], int] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class DeviceView:
             case Decision() if self.decision is None or message.rev > self.decision.rev:
                 self.decision = message
                 self.decisions += 1
+                self.decided_by[message.policy] += 1
             case Outcomes():
                 self._take_outcomes(message)
 
@@ -82,13 +86,24 @@ class FleetView:
 
     devices: dict[str, DeviceView] = field(default_factory=dict)
     workers: dict[str, WorkerLoad] = field(default_factory=dict)
+    policies: dict[str, PolicyState] = field(default_factory=dict)
+    """What each decision service last said of itself."""
+    fallback: Counter[str] = field(default_factory=Counter)
+    """Device rounds in which a fallback chose, by reason."""
+    decide_ms: list[float] = field(default_factory=list)
+    """Of every period that was told: the longest round."""
 
     def take(self, name: str, message: Any) -> None:
-        """Take a message of the device or worker of that name."""
-        if isinstance(message, WorkerLoad):
-            self.workers[name] = message
-        else:
-            self.devices.setdefault(name, DeviceView(name)).take(message)
+        """Take a message of the device, worker or decision service of that name."""
+        match message:
+            case WorkerLoad():
+                self.workers[name] = message
+            case PolicyState():
+                self.policies[name] = message
+                self.fallback.update(message.fallback)
+                self.decide_ms.append(message.decide_ms_max)
+            case _:
+                self.devices.setdefault(name, DeviceView(name)).take(message)
 
 
 def summarise(views: list[DeviceView]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands ``splitfleet policy …``: run the decision service, and show what it would decide and why."""
+"""The commands ``splitfleet policy …``: run the decision service, show why it decides what, judge it and teach it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.policy_calibrate import calibrate
+from tools.policy_evaluate import evaluate, report
+from tools.policy_prove import prove
+from tools.policy_rules import app as rules
+from tools.policy_sb3 import sb3
+from tools.policy_site import compare, export, promote, rollback, status
+from tools.policy_train import train
+
 if TYPE_CHECKING:
     from policy.interface import FleetObservation, Prediction, Weights
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Run the policy that decides the plans, and show why."
+    no_args_is_help=True, rich_markup_mode=None, help="Run the policy that decides the plans, judge it and teach it."
 )
+
+app.add_typer(rules, name="rules")
 
 Models = Annotated[Path | None, typer.Option("--models", help="Folder of model folders [every version].")]
 
@@ -31,7 +41,7 @@ def serve(settings: Annotated[Path, typer.Argument(help="A settings file (TOML).
 
     chosen = load_settings(PolicySettings, settings)
     log_at(chosen.log_level)
-    run(chosen, stop_on_signals())
+    run(chosen, stop_on_signals(), settings)
 
 
 @app.command(short_help="Show what every plan would cost and what a policy picks.")
@@ -51,7 +61,7 @@ def explain(
     devices: Annotated[int, typer.Option("--devices", min=1, max=1000, help="Such devices at the site.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Interpreters at the edge; 0: no worker.")] = 1,
     private: Annotated[bool, typer.Option("--private", help="Pictures must not leave the device.")] = False,
-    policy: Annotated[str, typer.Option("--policy", help="The policy to ask.")] = "sequential",
+    policy: Annotated[str, typer.Option("--policy", help="The policy to ask.")] = "a2c",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what every plan would cost a device (modelled), which plans it may be told, and what a policy picks.
@@ -60,10 +70,11 @@ def explain(
     """
     import numpy as np
 
-    from policy.baselines import FixedPlans, make_policy
+    from policy.baselines import FixedPlans
     from policy.costs import CostModel
     from policy.interface import DeviceObservation, EdgeObservation, FleetObservation
     from policy.mask import WORDS, mask
+    from policy.registry import make_policy
     from tflite_models.catalog import Catalog, load_catalog
     from tflite_models.profile import ProfileError, load_device_profile, load_edge_profile
     from tools.home import profiles_folder
@@ -149,3 +160,19 @@ def _print(
         energy = sum(p.energy_mj for p in known) / len(known)
         reward = sum(p.reward for p in known) / len(known)
         console().print(f"together, modelled: {mean:.0f} ms, {energy:.0f} mJ, reward {reward:.3f} (means per device)")
+
+
+for _command, _summary in (
+    (calibrate, "Compare predicted latency with frames really sent on this machine."),
+    (train, "Train the a2c policy in simulation, and on a site's records."),
+    (evaluate, "Let policies play simulated sites and tell how well each does."),
+    (report, "Show the results of an evaluation again, with charts."),
+    (prove, "Prove that the learner learns, on known tasks."),
+    (sb3, "Train and judge Stable-Baselines3's A2C for comparison."),
+    (compare, "Compare a policy in shadow with the acting one, from a site's record."),
+    (export, "Write a site's record for fine-tuning a policy on it."),
+    (promote, "Try new weights on ever more devices of a running site."),
+    (status, "Show where a promotion is."),
+    (rollback, "Take new weights back."),
+):
+    app.command(short_help=_summary)(_command)

@@ -40,7 +40,8 @@ INTRODUCTION = f"""# The protocol between devices and the edge
 *Generated from `wire/` by `python -m tools.protocol_doc`; do not edit.*
 
 Everything crosses an MQTT 5 broker. A topic is `{ROOT}/<site>/<name>/<channel>`; `<site>` and `<name>` are 1 to 64
-characters of `a-z`, `0-9` and `-`, and `<name>` is the device (or, for `worker-*` channels, the worker).
+characters of `a-z`, `0-9` and `-`, and `<name>` is the device; for `worker-*` the worker, for `policy-state` and
+`shadow` the decision service, and for `rules` a device or `defaults`, which means every device.
 """
 
 RULES = """

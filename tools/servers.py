@@ -113,13 +113,13 @@ def recorder(
 def acl(
     site: Annotated[str, typer.Option("--site", help="Name of the site.")],
     account: Annotated[
-        list[str], typer.Option("--account", help="NAME=ROLE: device, worker, recorder, policy or subscriber.")
+        list[str], typer.Option("--account", help="NAME=ROLE, such as cam-01=device; the roles are below.")
     ],
 ) -> None:
     """Print the broker's ACL file: what each account of a site may publish and read, and nothing else.
 
     The account of a device or worker has the name that stands in its settings. Roles: device, worker, recorder,
-    policy, subscriber (reads all but activations, writes nothing).
+    policy, subscriber (reads all but activations, writes nothing), operator (sets rules, watches the policy).
 
     Example: splitfleet acl --site plant-1 --account cam-01=device --account edge-1=worker > acl.txt
     """

@@ -24,11 +24,14 @@ class Role(StrEnum):
     RECORDER = "recorder"
     POLICY = "policy"
     SUBSCRIBER = "subscriber"
+    OPERATOR = "operator"
+    """Sets rules at run time and watches the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One row of the table. ``<name>`` in its topic is the device, or the worker for ``worker-*``."""
+    """One row of the table. ``<name>`` in its topic is the device; the worker for ``worker-*``, the decision service
+    for ``policy-state`` and ``shadow``, and a device or ``defaults`` for ``rules``."""
 
     name: str
     message: type
@@ -99,12 +102,24 @@ PROBE = _row(
     "probe", m.Probe, [_R.DEVICE], [],
     retained=False, qos=1, max_bytes=256 * KIB, purpose="padding whose acknowledgement times an idle uplink",
 )  # fmt: skip
+POLICY_STATE = _row(
+    "policy-state", m.PolicyState, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER, _R.OPERATOR],
+    retained=False, qos=1, max_bytes=64 * KIB, purpose="who decides and why, how varied plans are, what was refused",
+)  # fmt: skip
+SHADOW = _row(
+    "shadow", m.Shadow, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER, _R.OPERATOR],
+    retained=False, qos=1, max_bytes=128 * KIB, purpose="the acting policy beside one that only watches",
+)  # fmt: skip
+RULES = _row(
+    "rules", m.Rules, [_R.OPERATOR], [_R.POLICY, _R.SUBSCRIBER, _R.OPERATOR],
+    retained=True, qos=1, max_bytes=4 * KIB, purpose="weights, deadline, privacy, battery and plan set at run time",
+)  # fmt: skip
 
 CHANNELS: Mapping[str, Channel] = {
     channel.name: channel
     for channel in (
         STATE, CAPABILITIES, TELEMETRY, ACTIVATION, RESULT, OUTCOMES, RECORDED, DECISION,
-        WORKER_STATE, WORKER_LOAD, PROBE,
+        WORKER_STATE, WORKER_LOAD, PROBE, POLICY_STATE, SHADOW, RULES,
     )
 }  # fmt: skip
 

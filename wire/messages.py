@@ -288,3 +288,100 @@ class Probe:
     """Padding of a known size whose acknowledgement times the uplink."""
 
     padding: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanShare:
+    """How many devices were told one plan."""
+
+    plan: Plan
+    devices: int
+    share: float
+    """Of all devices and rounds of the window, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """How a decision service fared over the last period: who decides, why not another, and how varied the plans are."""
+
+    session: int
+    """Rises with every start of the service."""
+    at_ms: int
+    period_ms: float
+    policy: str
+    """The policy that was asked for."""
+    deciding: str
+    """The policy that chose for most devices in the last round."""
+    devices: int
+    """Decided for in the last round."""
+    decisions: int
+    """Published in this period."""
+    fallback: Mapping[str, int] = field(default_factory=dict)
+    """Device rounds of this period in which the fallback chose, by reason in words."""
+    plans: tuple[PlanShare, ...] = ()
+    """The commonest ones of the window, most devices first."""
+    entropy: float = 0.0
+    """Of the plans of the window, in nats."""
+    entropy_share: float = 0.0
+    """The same over its maximum for so many devices."""
+    switches_per_minute: float = 0.0
+    """Per device."""
+    collapsed: bool = False
+    """Whether nearly all devices follow one plan although the fallback policy would vary them."""
+    collapse: str = ""
+    """The same in words."""
+    decide_ms_mean: float = 0.0
+    decide_ms_max: float = 0.0
+    weights: str = ""
+    """The beginning of the sha256 of the weights that act; empty where the policy has none."""
+    edge_calibration: float = 1.0
+    """Measured over predicted busy time of the workers."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Totals since the service began, by name."""
+    problems: tuple[str, ...] = ()
+    """What was refused lately (rules, settings, weights), in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One device under two policies."""
+
+    device: str
+    acting_plan: int
+    """Index into ``Shadow.plans``."""
+    shadow_plan: int
+    acting_reward: float | None = None
+    """Predicted by the cost model with every device following that policy; ``None``: the device has no profile."""
+    shadow_reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What the acting policy chose and what another one would have chosen at the same moment, before hysteresis."""
+
+    at_ms: int
+    acting: str
+    shadow: str
+    plans: tuple[Plan, ...] = ()
+    devices: tuple[Compared, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an operator wants of a device, or of all; ``None`` leaves it to the service's file, then to the device."""
+
+    rev: int
+    """Rises with every change; an empty retained payload takes the rules back."""
+    weights: tuple[float, ...] | None = None
+    """Accuracy, latency, energy; they sum to 1."""
+    deadline_ms: float | None = None
+    may_ship_input: bool | None = None
+    battery_floor: float | None = None
+    """Below this share of charge only the plans that cost least energy are left."""
+    plan: Plan | None = None
+    """For policy `fixed`."""
+    battery_wh: float | None = None
+    """What the battery holds when full."""
+    battery_hours: float | None = None
+    """How long a charge must last."""
+    at_ms: int = 0

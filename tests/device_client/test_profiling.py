@@ -34,6 +34,7 @@ def test_every_plan_has_its_costs_and_the_file_can_be_read_back(models: Path, tm
             assert 0 < head.head_ms_p50 <= head.head_ms_p95
             assert head.energy_mj == pytest.approx(head.head_ms_p50 * 2.0)
     assert again.energy_source == "modelled"
+    assert again.frame_overhead_ms > 0
     assert steps[-1] == ("done", 6, 6)
     assert [done for _, done, _ in steps[1:]] == list(range(7))
 
@@ -52,6 +53,7 @@ class Constant:
 
 def test_with_a_meter_energy_is_what_is_drawn_above_idle(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "IDLE_S", 0.1)
+    monkeypatch.setattr(profiling, "PAUSE_S", 0.0)
     steady = profile_device(load_catalog(models), FRAMES, device_class="b", runs=7, meter=Constant(3000.0))
     assert steady.energy_source == "measured"
     assert steady.idle_power_mw == pytest.approx(3000.0, rel=0.05)

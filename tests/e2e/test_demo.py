@@ -120,4 +120,4 @@ def test_unknown_policy_is_refused_with_what_is_allowed(home: Path) -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "astrology" in said
-    assert "sequential" in said
+    assert "a2c" in said

@@ -16,6 +16,8 @@ from edge_broker_side.points import (
     Kind,
     decision_point,
     inference_points,
+    policy_point,
+    shadow_points,
     telemetry_point,
     to_cell,
     to_line,
@@ -33,11 +35,15 @@ from edge_broker_side.store import (
 from edge_broker_side.totals import totals
 from wire.errors import PayloadError
 from wire.messages import (
+    Compared,
     Decision,
     EnergySource,
     FrameOutcome,
     Outcome,
     Outcomes,
+    PlanShare,
+    PolicyState,
+    Shadow,
     Telemetry,
     WorkerLoad,
 )
@@ -284,15 +290,49 @@ def test_every_message_fills_its_columns() -> None:
     )  # fmt: skip
     worker = worker_point("s", "w", WorkerLoad(1, 1, 1.0, 1, 1, 1, 1, 0.5, 1.0, 1.0, {"net/c2": 1.5}, {"x": 2}))
     decision = decision_point("s", "d", Decision(1, PLAN, 1.0, "p", "r", 1))
-    for point in (inference, telemetry, decision, worker):
+    share = PlanShare(PLAN, 1, 1.0)
+    state = PolicyState(
+        1, 1, 1.0, "p", "q", 1, 1, {"x": 1}, (share,), 1.0, 1.0, 1.0, True, "c", 1.0, 1.0, "w", 1.0, {"x": 1}, ("y",)
+    )
+    policy = policy_point("s", "policy", state)
+    (shadow,) = shadow_points("s", Shadow(1, "p", "q", (PLAN,), (Compared("d", 0, 0, 0.5, 0.25),)))
+    assert (shadow.values["acting_reward"], shadow.values["shadow_reward"]) == (0.5, 0.25)
+    for point in (inference, telemetry, decision, worker, policy, shadow):
         assert [c.name for c in point.measurement.columns if point.values.get(c.name) is None] == []
     cells = [to_cell(column, worker.values.get(column.name)) for column in worker.measurement.columns]
     assert "service_ms_net/c2=1.5,counters_x=2i" in to_line(worker.measurement, 1, 1, cells)
 
 
+def test_a_comparison_with_an_unknown_plan_is_refused() -> None:
+    for one, other in ((0, 1), (-1, 0)):
+        with pytest.raises(PayloadError):
+            list(shadow_points("s", Shadow(1, "p", "q", (PLAN,), (Compared("d", one, other),))))
+
+
+def test_a_store_of_before_the_policys_tables_gets_them_and_keeps_its_rows(path: Path) -> None:
+    store = open_at(path)
+    put(store, batch(outcome(1)))
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TABLE policy; DROP TABLE shadow; PRAGMA user_version = 1;")
+    db.close()
+    store = open_at(path)
+    assert put(store, batch(outcome(1), outcome(2))) == 1
+    rows = list(shadow_points("plant", Shadow(7, "p", "q", (LOCAL,), (Compared("cam", 0, 0, 0.5, None),))))
+    assert [store.write(rows), store.write(rows)] == [1, 0]
+    store.close()
+    with sqlite3.connect(path) as db:
+        names = "at_ms, site, device, acting, shadow, acting_plan, shadow_plan, acting_reward, shadow_reward"
+        told = db.execute(f"SELECT {names} FROM shadow").fetchall()
+    db.close()
+    assert told == [(7, "plant", "cam", "p", "q", str(LOCAL), str(LOCAL), 0.5, None)]
+
+
 def test_ids_are_never_tags() -> None:
     tags = {column.name for measurement in MEASUREMENTS for column in measurement.columns if column.kind is Kind.TAG}
-    assert tags == {"site", "device", "worker", "version", "cut", "codec", "outcome", "energy_source", "policy"}
+    plans = {"version", "cut", "codec"}
+    policies = {"policy", "deciding", "acting", "shadow", "service"}
+    assert tags == {"site", "device", "worker", "outcome", "energy_source"} | plans | policies
 
 
 def test_a_frame_with_an_unknown_plan_is_refused() -> None:

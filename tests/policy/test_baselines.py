@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.baselines import FixedPlans, Greedy, Sequential, look, make_policy
+from policy.baselines import FixedPlans, Greedy, Sequential, look
 from policy.costs import CostModel
 from policy.errors import PolicyError
 from policy.interface import Choice, DeviceObservation, FleetObservation, Policy, Weights
 from policy.mask import Refusal, mask
+from policy.registry import make_policy
 from tests.policy.builders import (
     CODECS,
     DEVICE,

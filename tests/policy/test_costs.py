@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.costs import CostModel
+from policy.errors import PolicyError
 from policy.queueing import BACKLOG_HORIZON_MS, NO_WORKER_MS, UTILISATION_CAP, edge_delay
 from policy.reward import accuracy_term, dropped_share, late_share
 from tests.policy.builders import (
@@ -22,10 +23,13 @@ from tests.policy.builders import (
     LIGHT_LOCAL,
     board,
     catalog,
+    edge_profile,
     fleet,
+    small_catalog,
     small_model,
     version,
 )
+from tests.policy.sites import random_fleet
 from tflite_models.catalog import PlanFacts
 from wire.plan import NO_CODEC, OUTPUT
 
@@ -193,3 +197,46 @@ def test_profiles_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyP
         profile = board(heavy_ms=100.0 + number)
         assert model.row(profile).head_ms.max() == 100.0 + number
     assert len(model._rows) <= 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_a_profile_with_a_figure_that_cannot_be_lacks_that_plan(bad: float) -> None:
+    heads = tuple(dataclasses.replace(h, head_ms_p95=bad) if h.cut == "s2" else h for h in BOARD.heads)
+    model = small_model()
+    costs = model.costs(fleet(dataclasses.replace(DEVICE, profile=dataclasses.replace(BOARD, heads=heads))))
+    index = model.table.index
+    assert not costs.known[0, index[HEAVY_S2]] and costs.known[0, index[HEAVY_LOCAL]]
+    assert np.isfinite(costs.together(np.array([index[HEAVY_LOCAL]])).reward).all()
+    powerless = dataclasses.replace(DEVICE, profile=dataclasses.replace(BOARD, tx_power_mw=bad))
+    assert not model.costs(fleet(powerless)).known.any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_an_edge_profile_with_a_figure_that_cannot_be(bad: float) -> None:
+    edge = edge_profile()
+    tails = tuple(dataclasses.replace(t, batch_ms=((1, bad), (8, 9.0))) if t.cut == "s2" else t for t in edge.tails)
+    model = CostModel(small_catalog(), dataclasses.replace(edge, tails=tails))
+    assert not model.edge.known[model.table.index[HEAVY_S2]] and model.edge.known[model.table.index[HEAVY_RAW]]
+    with pytest.raises(PolicyError, match="overhead_ms"):
+        CostModel(small_catalog(), dataclasses.replace(edge, overhead_ms=bad))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_missed_when_the_edge_idles_is_what_the_outlook_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seen = random_fleet(rng, 9)
+    hasty = tuple(dataclasses.replace(d, deadline_ms=d.deadline_ms / 3, fps=d.fps * 2) for d in seen.devices)
+    costs = small_model(90.0).costs(dataclasses.replace(seen, devices=(*seen.devices, *hasty)))
+    device, plan = np.arange(18)[:, None], np.arange(len(costs.table))[None]
+    expected = costs.outlook(device, plan, np.zeros(()), np.zeros((), np.int64)).misses
+    np.testing.assert_array_equal(costs.misses_when_idle(), expected)
+    assert 0 < expected.sum() < expected.size
+
+
+def test_predictions_of_many_are_those_of_each() -> None:
+    costs = small_model(90.0).costs(random_fleet(np.random.default_rng(1), 6))
+    device, plan = np.arange(6), np.array([0, 1, 2, 3, 4, 5])
+    load = costs.total_load(plan) + costs.load_of(device, plan)
+    assert costs.predictions(device, plan, load) == [costs.prediction(i, i, load[i]) for i in range(6)]
+    np.testing.assert_array_equal(costs.load_of(device, plan), costs.load[device, plan])
+    assert costs.predictions(device[:0], plan[:0], load[:0]) == []

@@ -8,12 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from policy.baselines import FixedPlans, make_policy
+from policy.baselines import FixedPlans
 from policy.decider import Decider, Issued
 from policy.errors import PolicyError
 from policy.fleet import Fleet
 from policy.hysteresis import Hysteresis
 from policy.interface import Choice, Weights
+from policy.registry import make_policy
 from policy.rules import DeviceRules, SiteRules
 from tests.policy.builders import HEAVY_S2, HEAVY_WEBP, LIGHT_LOCAL, LIGHT_WEBP
 from tests.policy.test_fleet import FACTS, MODEL, REPORT, SHA, ready
@@ -108,10 +109,10 @@ def test_a_device_that_follows_a_later_revision_is_told_anew_beyond_it() -> None
     site = Site()
     site.uplink(8e6, 0.0)
     (first,) = site.decide(0.0)
-    site.decider.follows("cam", 7)
+    site.decider.follows("cam", 7, 0.0)
     (again,) = site.decide(1.0)
     assert (again.rev, again.plan) == (8, first.plan)
-    site.decider.follows("cam", 8)
+    site.decider.follows("cam", 8, 0.0)
     assert site.decide(2.0) == []
 
 
@@ -232,7 +233,7 @@ def test_plans_for_policy_fixed_come_from_the_rules() -> None:
 def test_a_revision_that_cannot_be_steers_nothing() -> None:
     """One device's telemetry must not lead to a revision that no message can carry."""
     site = Site()
-    site.decider.follows("cam", 2**63 - 1)
+    site.decider.follows("cam", 2**63 - 1, 0.0)
     site.decider.retained(Issued("cam", 2**63 - 1, LIGHT_WEBP, 400.0, "other", "by mistake"))
     (issued,) = site.decide(0.0)
     assert issued.rev == 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from policy.calibration import expected_ms_per_frame
-from policy.fleet import DeviceFacts, DeviceReport, Fleet, WorkerReport
+from policy.errors import PolicyError
+from policy.fleet import Fleet, Limits
 from policy.interface import DeviceObservation, Weights
+from policy.plausible import DeviceFacts, DeviceReport, WorkerReport
 from policy.rules import DeviceRules, SiteRules
 from tests.policy.builders import CODECS, HEAVY_S2, HEAVY_WEBP, LIGHT_LOCAL, board, small_model
 from tflite_models.profile import DeviceProfile
@@ -118,6 +121,100 @@ def test_impossible_figures_are_counted_and_the_last_good_ones_kept(report: Devi
     assert fleet.counters[counter] == 1
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, -1.0])
+@pytest.mark.parametrize("field", ["uplink_bps", "rtt_ms", "battery_share", "calibration", "fps", "uplink_age_ms"])
+def test_no_number_in_telemetry_steers_anything(field: str, bad: float) -> None:
+    fleet = ready()
+    fleet.device_report("cam", REPORT, 0.0)
+    before = seen(fleet)
+    fleet.device_report("cam", dataclasses.replace(REPORT, **{field: bad}), 0.0)  # type: ignore[arg-type]
+    assert seen(fleet) == before
+    assert sum(count for name, count in fleet.counters.items() if name.startswith("implausible_")) == 1
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, -1.0])
+@pytest.mark.parametrize(
+    ("field", "usual"),
+    [("fps", ("fps", 1.0)), ("deadline_ms", ("deadline_ms", 1000.0)), ("slowdown", ("profile", BOARD))],
+)
+def test_no_number_in_capabilities_is_replaced_by_a_usual_one(
+    field: str, usual: tuple[str, object], bad: float
+) -> None:
+    fleet = registry()
+    fleet.device_facts("cam", dataclasses.replace(FACTS, **{field: bad}))  # type: ignore[arg-type]
+    fleet.device_state("cam", 1, ready=True)
+    assert getattr(seen(fleet), usual[0]) == usual[1]
+    assert fleet.counters[f"implausible_{field.removesuffix('_ms')}"] == 1
+
+
+@pytest.mark.parametrize("session", [-1, 2**63])
+def test_a_session_that_cannot_be_is_ignored(session: int) -> None:
+    fleet = registry()
+    fleet.device_state("cam", session, ready=True)
+    fleet.device_facts("cam", dataclasses.replace(FACTS, session=session))
+    fleet.worker_state("w", session, 1, SHA, 0.0, ready=True)
+    assert fleet.observe(0, {}).devices == () and fleet.observe(0, {}).edge.workers == 0
+    assert fleet.counters["implausible_session"] == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({field: bad} for field in ("utilisation", "period_ms", "batch_mean", "wait_ms") for bad in (NAN, INF, -1.0)),
+        {"queued": -1},
+        {"served": 10**12},
+    ],
+)
+def test_a_load_that_cannot_be_is_ignored_whole(wrong: dict[str, float]) -> None:
+    fleet = registry()
+    fleet.worker_state("w", 1, 1, SHA, 0.0, ready=True)
+    fleet.worker_load("w", dataclasses.replace(LOAD, **wrong), 0.0, steady=True)  # type: ignore[arg-type]
+    assert fleet.observe(0, {}).edge.utilisation is None
+    assert fleet.counters["implausible_worker_load"] == 1
+
+
+def test_late_frames_are_those_between_two_reports() -> None:
+    fleet = ready()
+    told = []
+    for fallbacks, ended in ((3, 10), (5, 14), (5, 14), (0, 2), (1, 6)):
+        fleet.device_report("cam", dataclasses.replace(REPORT, fallbacks=fallbacks, ended=ended), 0.0)
+        told.append(seen(fleet).late_share)
+    assert told == [None, 0.5, None, None, 0.25]
+
+
+def test_the_age_of_the_uplink_goes_on_growing_between_reports() -> None:
+    fleet = ready()
+    assert seen(fleet).uplink_age_ms is None
+    fleet.device_report("cam", dataclasses.replace(REPORT, uplink_age_ms=400.0), 10.0)
+    assert seen(fleet, 12.5).uplink_age_ms == 2900.0
+
+
+def test_a_battery_with_a_capacity_and_a_time_to_last() -> None:
+    """40 Wh at a quarter are 36 MJ... of which a day has passed 6 hours; a charge begins it anew."""
+    fleet = ready(SiteRules(DeviceRules(battery_wh=40.0, battery_hours=24.0)))
+    assert (seen(fleet).battery_mj, seen(fleet).horizon_s) == (None, 86_400.0)
+    fleet.device_report("cam", dataclasses.replace(REPORT, battery_share=0.25), 0.0)
+    later = seen(fleet, 6 * 3600.0)
+    assert (later.battery_mj, later.horizon_s) == (0.25 * 40 * 3.6e6, 18 * 3600.0)
+    assert seen(fleet, 25 * 3600.0).horizon_s is None, "over"
+    fleet.device_report("cam", dataclasses.replace(REPORT, battery_share=0.27), 25 * 3600.0)
+    assert seen(fleet, 25 * 3600.0).horizon_s is None, "noise is no charging"
+    fleet.device_report("cam", dataclasses.replace(REPORT, battery_share=0.9), 26 * 3600.0)
+    assert seen(fleet, 26 * 3600.0).horizon_s == 86_400.0
+
+
+def test_how_long_frames_wait_at_the_edge_counts_by_frames() -> None:
+    fleet = registry()
+    for name, wait_ms, served in (("a", 10.0, 30), ("b", 50.0, 10), ("c", 99.0, 0)):
+        fleet.worker_state(name, 1, 1, SHA, 0.0, ready=True)
+        fleet.worker_load(name, dataclasses.replace(LOAD, wait_ms=wait_ms, served=served), 0.0, steady=False)
+    assert fleet.observe(0, {}).edge.wait_ms == 20.0
+    assert fleet.observe(6, {}).edge.wait_ms is None
+
+
 def test_a_file_that_is_not_the_catalogs_is_not_held() -> None:
     fleet = registry()
     fleet.device_facts("cam", dataclasses.replace(FACTS, versions={"heavy": "other", "light": "bb", "new": "cc"}))
@@ -190,6 +287,27 @@ def test_the_edge_is_calibrated_by_what_its_workers_take() -> None:
     for _ in range(60):
         fleet.worker_load("w", dataclasses.replace(load, served=3, utilisation=1.0), 0.0, steady=True)
     assert fleet.calibration.factor == pytest.approx(4.0, rel=1e-3), "bounded"
+
+
+@pytest.mark.parametrize("fps", [-1.0, 1e4, 1e308])
+def test_a_rate_that_cannot_be_does_not_bend_the_calibration_of_the_edge(fps: float) -> None:
+    """One sound device at 40 ms a frame, which the worker takes: the factor stays 1 whatever two others claim."""
+    fleet = registry()
+    fleet.worker_state("w", 1, 1, SHA, 0.0, ready=True)
+    for name, plan, rate in (("a", HEAVY_WEBP, 5.0), ("b", HEAVY_S2, fps), ("c", HEAVY_S2, fps)):
+        fleet.device_facts(name, FACTS)
+        fleet.device_state(name, 1, ready=True)
+        fleet.device_report(name, dataclasses.replace(REPORT, plan=plan, fps=rate), 0.0)
+    load = WorkerReport(1, 1000.0, 0, served=10, utilisation=0.4, batch_mean=1.0)
+    for _ in range(3):
+        fleet.worker_load("w", load, 0.0, steady=True)
+    assert fleet.calibration.factor == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("wrong", [{"assumed_uplink_bps": 0.0}, {"assumed_rtt_ms": math.nan}, {"worker_silent_s": 0.0}])
+def test_limits_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(PolicyError, match=f"limits {next(iter(wrong))}"):
+        Limits(**wrong)
 
 
 def test_what_the_profile_expects_of_a_mix_at_the_batch_size_that_was_measured() -> None:

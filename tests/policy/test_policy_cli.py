@@ -51,6 +51,22 @@ def test_explain_shows_every_plan_and_what_is_picked(run: Run) -> None:
     assert "together, modelled:" in out
 
 
+@pytest.mark.parametrize("policy", ["a2c", "pricing", "greedy"])
+def test_explain_asks_any_policy_a_learned_one_with_the_weights_it_came_with(run: Run, policy: str) -> None:
+    words = ("--models", "store", "--profile", "board.json", "--devices", 4, "--policy", policy, "--json")
+    code, out, _ = run("explain", *words)
+    told = json.loads(out)
+    assert (code, told["policy"], sum(told["picked"].values())) == (0, policy, 4)
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    judging = ("calibrate", "train", "evaluate", "report", "prove", "compare", "export")
+    for command in ("serve", "explain", "rules", *judging, "promote", "status", "rollback"):
+        assert f"\n  {command} " in out
+
+
 def test_what_cannot_be_is_one_line_and_exit_code_2(run: Run) -> None:
     assert run("explain", "--profile", "absent.json")[0] == 2
     code, _, err = run("explain", "--profile", "board.json", "--weights", "1,1,1")

@@ -164,7 +164,7 @@ def test_decisions_follow_the_uplink_and_outlive_the_service(any_broker: Broker,
             peer.worker()
             peer.birth()
             (first,) = peer.wait(lambda d: len(d) == 1)
-            assert (first.rev, first.plan, first.policy) == (1, HEAVY_WEBP, "sequential")
+            assert (first.rev, first.plan, first.policy) == (1, HEAVY_WEBP, "pricing")
             peer.telemetry(8e6)
             peer.telemetry(3e4)
             second = peer.wait(lambda d: len(d) == 2)[1]

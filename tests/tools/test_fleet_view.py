@@ -7,6 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.demo_view import decided_by_words
 from tools.fleet_view import DeviceView, FleetView, summarise
 from wire.messages import (
     Decision,
@@ -16,6 +17,7 @@ from wire.messages import (
     FrameOutcome,
     Outcome,
     Outcomes,
+    PolicyState,
     State,
     Telemetry,
 )
@@ -98,3 +100,24 @@ def test_replayed_telemetry_and_old_decisions_are_not_the_present() -> None:
     for rev in (4, 4, 3, 5):
         view.take(Decision(rev, SPLIT, 100.0, "test", ""))
     assert view.decisions == 2
+
+
+def test_who_decided_and_why_another_than_asked() -> None:
+    view = FleetView()
+    plan = Plan("heavy", "output", "none")
+    view.take("cam-1", Decision(1, plan, 400.0, "pricing", "first"))
+    view.take("cam-1", Decision(2, plan, 400.0, "a2c", "then"))
+    view.take("cam-1", Decision(2, plan, 400.0, "a2c", "retained, shown again"))
+    for rounds in (3, 4):
+        state = PolicyState(1, 0, 5000.0, "a2c", "a2c", 1, 1, {"no weights": rounds}, decide_ms_max=12.5)
+        view.take("policy", state)
+    assert view.devices["cam-1"].decided_by == {"pricing": 1, "a2c": 1}
+    assert view.fallback == {"no weights": 7}
+    assert list(view.devices) == ["cam-1"]
+    words = decided_by_words(
+        {"policy": "a2c", "decided_by": {"pricing": 1, "a2c": 1}, "fallback": view.fallback, "decide_ms_max": 12.5}
+    )
+    assert words == (
+        "policy a2c: decisions: 1 by pricing, 1 by a2c; a round took 12 ms at most; "
+        "fallback: no weights (7 device rounds)"
+    )

@@ -1,0 +1,1 @@
+"""Plays scenarios with several policies and says how they compare."""

@@ -1,0 +1,1 @@
+"""Training by Advantage Actor-Critic: the learner in TensorFlow, what it learns from, and the proof that it works."""

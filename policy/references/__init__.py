@@ -1,0 +1,1 @@
+"""Every policy that the learned one is compared with, as an agent over the simulated world."""

@@ -1,0 +1,1 @@
+"""Simulated sites: what policies are trained and judged on."""
