@@ -21,7 +21,7 @@ HEADROOM = 1.5
 HIGHEST_PRICE = 8.0
 """Reward per share of the edge's time; at this price nobody uses it."""
 STEPS = np.linspace(0, 1, GRID, dtype=np.float32)
-TURNS = 24
+TURNS = 16
 """Turns in a round: sites with more devices let several decide at once."""
 
 

@@ -15,8 +15,8 @@ from policy.batch import Index, Reals
 from policy.candidates import Candidates, Sieve
 from policy.coordination import TURNS, Priced, Turn, look_at, price, pricing_and_sweep, take_turns
 from policy.costs import CostModel
-from policy.features import FACTORS, Situation, afford, plan_features, states
-from policy.interface import Choice, DeviceObservation, FleetObservation
+from policy.features import FACTORS, PLAN_FEATURES, Situation, afford, plan_features, states
+from policy.interface import Choice, FleetObservation
 from policy.memory import Memory
 from policy.table import Array
 
@@ -28,7 +28,9 @@ PASSES = 2
 """How often the devices of a site settle."""
 LARGE_SITE = 256
 """From more devices on one round has to do, in fewer turns: the herd that decides at once is small among so many."""
-FEW_TURNS = 12
+FEW_TURNS = 8
+OWN = [i for i, name in enumerate(PLAN_FEATURES) if name.startswith("own")]
+"""Features in units of a device's own reward."""
 
 
 class Pricing:
@@ -85,15 +87,16 @@ class Learned:
 
     def outside(self, fleet: FleetObservation) -> Mapping[str, str]:
         """Return, by device, in which respect it lies outside what training has seen."""
+        figures = np.array([(d.uplink_bps, d.rtt_ms, d.fps, d.deadline_ms) for d in fleet.devices]).reshape(-1, 4)
+        low, high = np.array(list(TRAINED.values())).T
+        inside = (figures >= low) & (figures <= high)
         found = {}
-        for device in fleet.devices:
-            for name, (low, high) in TRAINED.items():
-                value = _figure(device, name)
-                if value is not None and not low <= value <= high:
-                    found[device.name] = (
-                        f"{name.replace('_', ' ')} {value:g} is outside the trained range {low:g} to {high:g}"
-                    )
-                    break
+        for i in np.flatnonzero(~inside.all(axis=1)):
+            which = int(np.argmin(inside[i]))
+            name = list(TRAINED)[which].replace("_", " ")
+            found[fleet.devices[i].name] = (
+                f"{name} {figures[i, which]:g} is outside the trained range {low[which]:g} to {high[which]:g}"
+            )
         return found
 
     def _follow(self, names: tuple[str, ...]) -> None:
@@ -106,6 +109,8 @@ class Learned:
         self, found: Candidates, priced: Priced, coefficients: Reals, rng: np.random.Generator
     ) -> tuple[Index, list[float]]:
         gains = np.full(found.current.shape, math.inf)
+        # Training sharpens its choices by larger coefficients: a gain is told in units of the device's own reward.
+        unit = np.maximum(coefficients[..., OWN].sum(axis=-1), 1.0)
 
         def score(turn: Turn) -> Reals:
             features = plan_features(turn, found.current, priced, found.batch.interpreters)
@@ -116,7 +121,7 @@ class Learned:
             now = found.current[0][turn.chosen]
             best = np.take_along_axis(worth, plans[..., None], axis=-1)[..., 0]
             stay = np.take_along_axis(worth, np.maximum(now, 0)[..., None], axis=-1)[..., 0]
-            gains[0, turn.chosen] = np.where(now >= 0, best - stay, math.inf)
+            gains[0, turn.chosen] = np.where(now >= 0, (best - stay) / unit[0, turn.chosen], math.inf)
 
         assignment = priced.assignment
         passes, turns = (1, FEW_TURNS) if len(self._names) > LARGE_SITE else (PASSES, TURNS)
@@ -132,11 +137,6 @@ TRAINED: Mapping[str, tuple[float, float]] = {
     "deadline_ms": (20.0, 20_000.0),
 }
 """Beyond these, what the network says of a device is a guess; with a margin around what training draws."""
-
-
-def _figure(device: DeviceObservation, name: str) -> float | None:
-    value = getattr(device, name)
-    return None if value is None else float(value)
 
 
 def load_learned(model: CostModel, path: Path = WEIGHTS) -> Learned:

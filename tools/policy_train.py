@@ -24,7 +24,7 @@ def train(
     log: Annotated[Path | None, typer.Option("--log", help="Folder for TensorBoard.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a sentence.")] = False,
 ) -> None:
-    """Train the a2c policy in simulation (needs TensorFlow; about half an hour on one core).
+    """Train the a2c policy in simulation (needs TensorFlow; about ten minutes on one core).
 
     With --site it learns from a real site's links and loads as well, and with --from it goes on from weights that are
     there: a candidate for policy promote.
