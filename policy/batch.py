@@ -87,41 +87,36 @@ class Batch:
         """Return the load [S, 1 + G] of an assignment [S, N]."""
         return np.asarray(self.pick(self.load, assignment).sum(axis=1))
 
-    def delay(self, load: Reals, tail_factor: float = 1.0) -> tuple[Reals, Index]:
-        """Return wait in ms and index of the batch size for loads [S, ..., 1 + G], tails ``tail_factor`` as long."""
-        if tail_factor != 1.0:
-            load = load * np.concatenate([[1.0], np.full(load.shape[-1] - 1, tail_factor)]).astype(np.float32)
+    def delay(self, load: Reals) -> tuple[Reals, Index]:
+        """Return wait in ms and index of the batch size for loads [S, ..., 1 + G]."""
         spread = (slice(None),) + (None,) * (load.ndim - 2)
-        wait, batch = edge_delay(load, self.batches, self.interpreters[spread], self.backlog_ms[spread] * tail_factor)
+        wait, batch = edge_delay(load, self.batches, self.interpreters[spread], self.backlog_ms[spread])
         return wait.astype(np.float32), batch
 
-    def rewards(self, wait_ms: Reals, batch: Index, tail_factor: float = 1.0, link_factor: float = 1.0) -> Reals:
+    def rewards(self, wait_ms: Reals, batch: Index, link_factor: float = 1.0) -> Reals:
         """Return the reward [S, N, P] of every plan under edge states that broadcast to [S, N, P].
 
         ``link_factor`` divides the uplink: sending takes so many times as long.
         """
-        if batch.ndim < 3 or batch.shape[-1] == 1:
-            tail = np.take_along_axis(self.tail_ms, np.broadcast_to(batch, self.shape)[..., None], axis=-1)[..., 0]
-        else:
-            tail = np.take_along_axis(self.tail_ms, batch[..., None], axis=-1)[..., 0]
-        return self._worth(self, wait_ms, tail * tail_factor, link_factor)
+        tail = at_last(self.tail_ms, np.broadcast_to(batch, self.shape))
+        return self._worth(wait_ms, tail, link_factor)
 
-    def _worth(self, of: Batch, wait_ms: Reals, tail_ms: Reals, link_factor: float) -> Reals:
-        remote = ~of.local
+    def _worth(self, wait_ms: Reals, tail_ms: Reals, link_factor: float) -> Reals:
+        remote = ~self.local
         edge = (wait_ms + tail_ms) * remote
-        mean, p95 = of.own_ms + edge, of.own_p95_ms + (wait_ms * TAIL_OF_WAIT + tail_ms) * remote
-        link = of.link_utilisation
+        mean, p95 = self.own_ms + edge, self.own_p95_ms + (wait_ms * TAIL_OF_WAIT + tail_ms) * remote
+        link = self.link_utilisation
         if link_factor != 1.0:
-            more = of.tx_ms * (link_factor - 1)
+            more = self.tx_ms * (link_factor - 1)
             mean, p95, link = mean + more, p95 + more * 1.2, link * link_factor
         return _felt(
-            of, mean, p95, link, of.deadline_ms[..., None], of.weights[..., None, :], of.heavy_mj[..., None]
+            self, mean, p95, link, self.deadline_ms[..., None], self.weights[..., None, :], self.heavy_mj[..., None]
         ).reward
 
     def rewards_under(self, wait_ms: Reals, batch: Index, longer: Reals) -> Reals:
         """Return rewards [F, S, N, P] under waits and sizes of that shape, tails so much ``longer`` [F, 1, 1, 1]."""
         tail = at_last(np.broadcast_to(self.tail_ms, (*batch.shape, self.tail_ms.shape[-1])), batch)
-        return self._worth(self, wait_ms, tail * longer, 1.0)
+        return self._worth(wait_ms, tail * longer, 1.0)
 
     def at(self, assignment: Index) -> AtPlan:
         """Return these devices at one plan each [S, N]."""
@@ -131,18 +126,6 @@ class Batch:
             self.deadline_ms[:, None],
             self.heavy_mj[:, None],
         )
-
-    def rewards_of(self, assignment: Index, wait_ms: Reals, tail_ms: Reals) -> Reals:
-        """Return the reward [S, K, N] of devices at an assignment [S, N], for K waits [S, K, 1] of the edge.
-
-        ``tail_ms`` [S, 1 or K, N] is the time of the batch each device's frame is in.
-        """
-        one = {name: self.pick(getattr(self, name), assignment)[:, None] for name in _PER_PLAN}
-        remote = ~one["local"]
-        mean = one["own_ms"] + (wait_ms + tail_ms) * remote
-        p95 = one["own_p95_ms"] + (wait_ms * TAIL_OF_WAIT + tail_ms) * remote
-        weights, deadline = self.weights[:, None], self.deadline_ms[:, None]
-        return _felt(_View(one), mean, p95, one["link_utilisation"], deadline, weights, self.heavy_mj[:, None]).reward
 
     def felt(self, assignment: Index, wait_ms: Reals, tail_ms: Reals) -> Felt:
         """Return what frames are like [S, N] at an assignment, waits [S, 1] and batch times [S, N] given."""
@@ -156,7 +139,7 @@ class Batch:
         """Return the reward [S, N] of each device when all follow an assignment [S, N]."""
         wait, batch = self.delay(self.total_load(assignment))
         tail = np.take_along_axis(self.pick(self.tail_ms, assignment), batch[:, None, None], axis=-1)[..., 0]
-        return np.asarray(self.rewards_of(assignment, wait[:, None, None], tail[:, None])[:, 0])
+        return self.felt(assignment, wait[:, None], tail).reward
 
 
 _PER_PLAN = (

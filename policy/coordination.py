@@ -32,12 +32,10 @@ class Turn:
     chosen: Index
     batch: Batch
     """Of these devices alone."""
-    factors: tuple[float, ...]
-    """Hypotheses of how much longer tails take than modelled; the arrays below have one entry for each."""
     own: tuple[Reals, ...]
-    """Own reward."""
+    """Own reward, under each hypothesis of how much longer tails take than modelled."""
     others: tuple[Reals, ...]
-    """What the sum of everybody else's rewards would be, less what it is with this device on no plan."""
+    """The same of what the sum of everybody else's rewards would be, less what it is with this device on no plan."""
     wait_ms: Reals
     """Under the model as it is."""
     tail_index: Index
@@ -50,11 +48,6 @@ Score = Callable[[Turn], Reals]
 def for_the_site(turn: Turn) -> Reals:
     """Own reward plus what the plan does to the others: the site's sum."""
     return turn.own[0] + turn.others[0]
-
-
-def for_itself(turn: Turn) -> Reals:
-    """Own reward."""
-    return turn.own[0]
 
 
 def take_turns(
@@ -98,7 +91,7 @@ def look_at(batch: Batch, assignment: Index, chosen: Index, factors: tuple[float
     wait, index = _delays(some, loads, longer)
     own = some.rewards_under(wait[..., :-1], index[..., :-1], longer[:, None, None, None])
     others = _others(batch, assignment, chosen, wait, index, longer)
-    return Turn(chosen, some, factors, tuple(own), tuple(others), wait[0, ..., :-1], index[0, ..., :-1])
+    return Turn(chosen, some, tuple(own), tuple(others), wait[0, ..., :-1], index[0, ..., :-1])
 
 
 def _delays(some: Batch, loads: Reals, longer: Reals) -> tuple[Reals, Index]:

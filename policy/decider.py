@@ -85,11 +85,6 @@ class Decider:
         """Whether no plan has changed lately."""
         return now_s - self._switched_s >= STEADY_S
 
-    def plan_of(self, device: str) -> Plan | None:
-        """Return the plan a device is told, if any."""
-        held = self._held.get(device)
-        return held.issued.plan if held else None
-
     def connected(self) -> None:
         """A connection begins: the broker will show what it retains, and may have forgotten some."""
         for held in self._held.values():

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from policy.actor import Actor, load_actor, scores
+from policy.actor import Actor, load_actor
 from policy.baselines import Scene, choices, look
 from policy.batch import Index, Reals
 from policy.candidates import Candidates, Sieve
-from policy.coordination import TURNS, Priced, Turn, look_at, price, pricing_and_sweep, take_turns
+from policy.coordination import TURNS, Turn, look_at, pricing_and_sweep, take_turns
 from policy.costs import CostModel
-from policy.features import FACTORS, PLAN_FEATURES, Situation, afford, plan_features, states
+from policy.features import FACTORS, PLAN_FEATURES, Situation
 from policy.interface import Choice, FleetObservation
 from policy.memory import Memory
 from policy.table import Array
+from policy.view import View, view
 
 WEIGHTS = Path(__file__).parent / "weights" / "a2c.npz"
 """The weights that ship with splitfleet."""
@@ -77,12 +77,8 @@ class Learned:
         found = self._sieve.candidates(scene)
         now = situation(scene, found)
         self._follow(tuple(device.name for device in fleet.devices))
-        now.remember(self._memory)
-        batch, power = afford(now, self._memory, found.batch)
-        found = replace(found, batch=batch)
-        priced = price(batch, power)
-        coefficients = self.actor.coefficients(states(now, self._memory, batch, priced))
-        assignment, gains = self._settle(found, priced, coefficients, rng)
+        looked = view(self.actor, now, found.batch, self._memory)
+        assignment, gains = self._settle(looked, rng)
         return choices(scene, found.plans(assignment), gains, self.reason)
 
     def outside(self, fleet: FleetObservation) -> Mapping[str, str]:
@@ -105,28 +101,23 @@ class Learned:
             self._memory.follow(np.array([place.get(name, -1) for name in names], np.int64))
             self._names = names
 
-    def _settle(
-        self, found: Candidates, priced: Priced, coefficients: Reals, rng: np.random.Generator
-    ) -> tuple[Index, list[float]]:
-        gains = np.full(found.current.shape, math.inf)
+    def _settle(self, looked: View, rng: np.random.Generator) -> tuple[Index, list[float]]:
+        gains = np.full(looked.current.shape, math.inf)
         # Training sharpens its choices by larger coefficients: a gain is told in units of the device's own reward.
-        unit = np.maximum(coefficients[..., OWN].sum(axis=-1), 1.0)
-
-        def score(turn: Turn) -> Reals:
-            features = plan_features(turn, found.current, priced, found.batch.interpreters)
-            site = np.arange(len(turn.chosen))[:, None]
-            return scores(features, coefficients[site, turn.chosen])
+        unit = np.maximum(looked.coefficients[..., OWN].sum(axis=-1), 1.0)
 
         def seen(turn: Turn, worth: Reals, plans: Index) -> None:
-            now = found.current[0][turn.chosen]
+            now = looked.current[0][turn.chosen]
             best = np.take_along_axis(worth, plans[..., None], axis=-1)[..., 0]
             stay = np.take_along_axis(worth, np.maximum(now, 0)[..., None], axis=-1)[..., 0]
             gains[0, turn.chosen] = np.where(now >= 0, (best - stay) / unit[0, turn.chosen], math.inf)
 
-        assignment = priced.assignment
+        assignment = looked.priced.assignment
         passes, turns = (1, FEW_TURNS) if len(self._names) > LARGE_SITE else (PASSES, TURNS)
         for _ in range(passes):
-            assignment = take_turns(found.batch, assignment, score, rng, factors=FACTORS, turns=turns, on_turn=seen)
+            assignment = take_turns(
+                looked.batch, assignment, looked.score, rng, factors=FACTORS, turns=turns, on_turn=seen
+            )
         return assignment, [float(gain) for gain in gains[0]]
 
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policy.actor import SHARPNESS, Actor, scores
+from policy.actor import SHARPNESS, Actor
 from policy.batch import Batch as CostBatch
 from policy.batch import Index, Mask, Reals
 from policy.coordination import Turn, look_at, take_turns
-from policy.features import FACTORS, PLAN_FEATURES, plan_features
+from policy.features import FACTORS, PLAN_FEATURES
 from policy.learn.a2c import Batch
 from policy.learn.advantage import gae
 from policy.learn.scorer import PlanScorer
 from policy.memory import Memory
-from policy.references.learned import View, view
 from policy.simulation.hindsight import Day
 from policy.simulation.scenario import Scenario
-from policy.simulation.world import Seen, Source, World
+from policy.simulation.world import Source, World
 from policy.table import Array
+from policy.view import View, view
 
 TURNS_IN_TRAINING = 8
 RESERVE = 0.7
@@ -71,13 +71,13 @@ class Player:
             self._memory = Memory((self._world.fleets, self.scenario.devices))
             self._day = self._look_ahead()
         seen = self._world.seen()
-        looked = view(actor, seen, self._memory)
+        looked = view(actor, seen.now, seen.batch, self._memory)
         features = np.zeros((*seen.batch.shape, len(PLAN_FEATURES)), np.float32)
         batch = looked.batch
         plans = take_turns(
             batch,
             looked.priced.assignment,
-            lambda turn: self._score(turn, seen, looked, features),
+            lambda turn: _logits(turn, looked, features),
             self._rng,
             factors=FACTORS,
             turns=TURNS_IN_TRAINING,
@@ -110,12 +110,6 @@ class Player:
         price = day.price(world.t, RESERVE * world.battery_mj)
         used = price * world.traces.fps[world.t] * self.scenario.period_s
         return np.asarray(used[..., None] * truth.energy_mj, np.float32)
-
-    def _score(self, turn: Turn, seen: Seen, looked: View, features: Reals) -> Reals:
-        of = plan_features(turn, seen.now.current, looked.priced, looked.batch.interpreters)
-        site = np.arange(len(turn.chosen))[:, None]
-        features[site, turn.chosen] = of
-        return np.asarray(SHARPNESS * scores(of, looked.coefficients[site, turn.chosen]))
 
     def _draw(self, logits: Reals) -> Index:
         """Draw plans from the softmax of their scores (by Gumbel noise)."""
@@ -151,3 +145,10 @@ class Player:
             returns=returns.ravel(),
             known_values=known.reshape(rows, 1, -1),
         )
+
+
+def _logits(turn: Turn, looked: View, features: Reals) -> Reals:
+    """Return the logits [F, C, P] of a turn's plans, and keep their features among those of all devices."""
+    of = looked.features(turn)
+    features[np.arange(len(turn.chosen))[:, None], turn.chosen] = of
+    return np.asarray(SHARPNESS * looked.scores(turn, of))

@@ -16,7 +16,6 @@ from policy.learn.scalar_log import ScalarLog
 from policy.learn.scorer import PlanScorer
 from policy.learn.settings import A2CSettings
 
-UPDATES = 2400
 SMOOTHING = 0.05
 CHECKPOINT_EVERY = 200
 SEEDS = 100_000

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from policy.batch import Index
-from policy.coordination import pricing_and_sweep, sequential
+from policy.coordination import affordable, pricing_and_sweep, sequential, spendable
 from policy.references.agent import Memoryless
 from policy.references.starts import as_they_are
 from policy.simulation.world import Outcome, Seen, World
@@ -34,10 +32,6 @@ class Pricing(Memoryless):
         return pricing_and_sweep(seen.batch, rng, budget).assignment
 
 
-HEADROOM = 1.5
-"""By how much the power of a plan may exceed a battery's budget: other periods are cheaper than the mean."""
-
-
 class PricingPerFrame:
     """The same, but batteries are paced by frames, more in busy hours than in calm ones, and by a rule beside a price.
 
@@ -56,13 +50,8 @@ class PricingPerFrame:
         """Price and sweep among the plans that the battery affords."""
         self._periods += 1
         self._rate += (seen.now.fps - self._rate) / self._periods
-        busier = seen.now.fps / np.maximum(self._rate, 1e-6)
-        budget = (HEADROOM * seen.now.budget_mj_per_s() * busier).astype(np.float32)
-        power = np.where(seen.batch.allowed, seen.batch.energy_mj * seen.batch.fps[..., None], np.inf)
-        # The plan of least power stays, whatever the budget.
-        most = np.maximum(budget, power.min(axis=-1))
-        affordable = replace(seen.batch, allowed=seen.batch.allowed & (power <= most[..., None]))
-        return pricing_and_sweep(affordable, rng, budget).assignment
+        budget = spendable(seen.now.budget_mj_per_s(), seen.now.fps, self._rate)
+        return pricing_and_sweep(affordable(seen.batch, budget), rng, budget).assignment
 
     def learn(self, outcome: Outcome) -> None:
         """Nothing to learn."""
