@@ -3,13 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check format docs
+.PHONY: help setup system system-test demo test check format docs
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.splitfleet-installed
-EXTRAS := device,edge,policy,dev,camera
+EXTRAS := device,edge,policy,reports,dashboard,dev,camera
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Ready: $(BIN)/splitfleet --help"
 
 system:
-	@sh tools/system_packages.sh || true
+	@sh tools/system_packages.sh demo || true
+
+system-test:
+	@sh tools/system_packages.sh test || true
 
 demo: setup system  ## watch a small fleet work: set-up, then a broker, a worker, a policy and four devices
 	@$(BIN)/splitfleet demo $(ARGS)
@@ -43,7 +46,7 @@ check: setup  ## formatting, lint, types, who may import whom, generated documen
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.protocol_doc --check
 
-test: setup system check  ## check, then every test; needs mosquitto and the data set (installed when root or sudo allow)
+test: setup system-test check  ## check, then every test; needs Debian packages (installed when root or sudo allow)
 	$(BIN)/python -m pytest $(ARGS)
 
 format: setup  ## put the code into shape

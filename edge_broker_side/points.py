@@ -74,7 +74,7 @@ INFERENCE = Measurement(
     (
         *_DEVICE,
         *_PLAN,
-        *_columns(Kind.TAG, outcome="edge, device, fallback or dropped"),
+        *_columns(Kind.TAG, outcome="edge, device, fallback or dropped", reason="why it was dropped or fell back"),
         *_ENERGY,
         *_SESSION,
         *_columns(Kind.INT, frame="number of the frame in its session"),
@@ -96,7 +96,6 @@ INFERENCE = Measurement(
             label="the answer",
             truth="the right answer, where known",
         ),
-        *_columns(Kind.TEXT, reason="why it was dropped or fell back"),
     ),
     ("site", "device", "session", "frame"),
 )
@@ -225,7 +224,43 @@ SHADOW = Measurement(
     ),
     ("site", "device", "at_ms"),
 )
-MEASUREMENTS = (INFERENCE, TELEMETRY, DECISION, WORKER, POLICY, SHADOW)
+LEDGER = Measurement(
+    "ledger",
+    (
+        *_DEVICE,
+        *_columns(
+            Kind.INT,
+            captured="frames ever captured, all sessions together",
+            counted="of them, frames whose outcome is recorded",
+            gap="captured less counted: still under way, or lost",
+        ),
+        *_columns(Kind.COUNTS, folded="of the counted, frames told without details, by outcome"),
+    ),
+    ("site", "device", "captured", "counted"),
+)
+"""A gauge per device after each ``outcomes`` message that changed it: sums over sessions, since ids are no tags."""
+RECORDER = Measurement(
+    "recorder",
+    (
+        *_columns(Kind.TAG, site="group of devices that share an edge", recorder="name of the recorder"),
+        *_SESSION,
+        *_columns(
+            Kind.INT,
+            sent_ms="Unix milliseconds of the recorder",
+            points="stored in this period",
+            store_bytes="size of the store",
+            waiting="points not yet on the metrics server",
+            forwarded="points written to the metrics server in this period",
+            dead="points that the server refused for good",
+        ),
+        *_columns(Kind.FLOAT, period_ms="length of the period", oldest_s="age of the oldest waiting point"),
+        *_columns(Kind.BOOL, reachable="whether the last write reached the metrics server"),
+        *_columns(Kind.TEXT, problem="why it did not"),
+        *_columns(Kind.COUNTS, counters="totals since the recorder began, by name"),
+    ),
+    ("site", "recorder", "session", "sent_ms"),
+)
+MEASUREMENTS = (INFERENCE, TELEMETRY, DECISION, WORKER, POLICY, SHADOW, LEDGER, RECORDER)
 
 
 def inference_points(site: str, device: str, message: Outcomes) -> Iterator[Point]:

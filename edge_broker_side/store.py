@@ -17,8 +17,8 @@ from edge_broker_side.points import INFERENCE, MEASUREMENTS, Kind, Measurement, 
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
-"""1 had no tables of the policy; they are added when such a store is opened."""
+SCHEMA = 3
+"""1 had no tables of the policy, 2 none of ledger and recorder; they are added when such a store is opened."""
 TRIM_SHARE = 0.05
 """Of a measurement's rows, per step of trimming by size."""
 MAX_SESSIONS = 1000

@@ -41,7 +41,8 @@ INTRODUCTION = f"""# The protocol between devices and the edge
 
 Everything crosses an MQTT 5 broker. A topic is `{ROOT}/<site>/<name>/<channel>`; `<site>` and `<name>` are 1 to 64
 characters of `a-z`, `0-9` and `-`, and `<name>` is the device; for `worker-*` the worker, for `policy-state` and
-`shadow` the decision service, and for `rules` a device or `defaults`, which means every device.
+`shadow` the decision service, for `recorder-state` the recorder, and for `rules` a device or `defaults`, which means
+every device.
 """
 
 RULES = """

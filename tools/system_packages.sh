@@ -1,14 +1,26 @@
 #!/bin/sh
-# Installs the Debian packages that the demo and the tests use: mosquitto (the broker), the Fashion-MNIST
-# images (training and measuring the shipped models) and openssl (certificates for the tests). Does nothing when they are there,
-# and says what to type when it may not install. Exit code 1: something is still missing.
+# Installs the Debian packages that splitfleet's demo (`demo`) or its demo and tests (`test`, the default) use. Does nothing when they
+# are there, and says what to type when it may not install. Exit code 1: something is still missing.
 set -u
 
-missing=""
+# What is looked for, and the package it comes in.
+demo="mosquitto=mosquitto /usr/share/datasets/fashion-mnist=dataset-fashion-mnist"
+test="$demo openssl=openssl influxd=influxdb victoria-metrics=victoria-metrics promtool=prometheus chromium=chromium"
+case "${1:-test}" in
+    demo) wanted="$demo" ;;
+    test) wanted="$test" ;;
+    *) echo "usage: $0 [demo|test]" >&2; exit 2 ;;
+esac
+
 PATH="$PATH:/usr/sbin:/sbin"
-command -v mosquitto >/dev/null 2>&1 || missing="mosquitto"
-[ -d /usr/share/datasets/fashion-mnist ] || missing="$missing dataset-fashion-mnist"
-command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+missing=""
+for pair in $wanted; do
+    what="${pair%%=*}"
+    case "$what" in
+        /*) [ -e "$what" ] ;;
+        *) command -v "$what" >/dev/null 2>&1 ;;
+    esac || missing="$missing ${pair#*=}"
+done
 missing="${missing# }"
 [ -n "$missing" ] || exit 0
 
@@ -32,12 +44,17 @@ else
     give_up "Install them with: sudo apt-get install $missing"
 fi
 
-running() { pgrep -x mosquitto >/dev/null 2>&1; }
-if running; then broker_ran=1; else broker_ran=0; fi
+running() { pgrep -f "$1" >/dev/null 2>&1; }
+# Debian starts a service it has just installed. The demo and the tests start servers of their own.
+services=""
+for pair in mosquitto=mosquitto influxdb=influxd victoria-metrics=victoria-metrics prometheus=prometheus \
+    prometheus-node-exporter=prometheus-node-exporter; do
+    running "/usr/s\\?bin/${pair#*=}" || services="$services ${pair%%=*}"
+done
 
 echo "Installing $missing with apt-get"
 install() {
-    # shellcheck disable=SC2086  # the list is two words on purpose
+    # shellcheck disable=SC2086  # the list is words on purpose
     $as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1
 }
 if ! install; then
@@ -45,9 +62,8 @@ if ! install; then
     install || give_up "apt-get could not install them; see: apt-get install $missing"
 fi
 
-# Debian starts the service it has just installed. The tests and the demo start brokers of their own.
-if [ "$broker_ran" -eq 0 ]; then
-    case "$missing" in
-        *mosquitto*) $as_root service mosquitto stop >/dev/null 2>&1 || true ;;
+for service in $services; do
+    case " $missing " in
+        *" $service "*) $as_root service "$service" stop >/dev/null 2>&1 || true ;;
     esac
-fi
+done

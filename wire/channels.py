@@ -25,13 +25,13 @@ class Role(StrEnum):
     POLICY = "policy"
     SUBSCRIBER = "subscriber"
     OPERATOR = "operator"
-    """Sets rules at run time and watches the policy."""
+    """Sets rules at run time, and reads what a subscriber reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One row of the table. ``<name>`` in its topic is the device; the worker for ``worker-*``, the decision service
-    for ``policy-state`` and ``shadow``, and a device or ``defaults`` for ``rules``."""
+    for ``policy-state`` and ``shadow``, the recorder for ``recorder-state``, a device or ``defaults`` for ``rules``."""
 
     name: str
     message: type
@@ -54,7 +54,10 @@ def _row(
     max_bytes: int,
     purpose: str,
 ) -> Channel:
-    return Channel(name, message, frozenset(writers), frozenset(readers), retained, qos, max_bytes, purpose)
+    who = frozenset(readers)
+    if Role.SUBSCRIBER in who:
+        who |= {Role.OPERATOR}
+    return Channel(name, message, frozenset(writers), who, retained, qos, max_bytes, purpose)
 
 
 _R = Role
@@ -103,15 +106,19 @@ PROBE = _row(
     retained=False, qos=1, max_bytes=256 * KIB, purpose="padding whose acknowledgement times an idle uplink",
 )  # fmt: skip
 POLICY_STATE = _row(
-    "policy-state", m.PolicyState, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER, _R.OPERATOR],
+    "policy-state", m.PolicyState, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER],
     retained=False, qos=1, max_bytes=64 * KIB, purpose="who decides and why, how varied plans are, what was refused",
 )  # fmt: skip
 SHADOW = _row(
-    "shadow", m.Shadow, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER, _R.OPERATOR],
+    "shadow", m.Shadow, [_R.POLICY], [_R.RECORDER, _R.SUBSCRIBER],
     retained=False, qos=1, max_bytes=128 * KIB, purpose="the acting policy beside one that only watches",
 )  # fmt: skip
+RECORDER_STATE = _row(
+    "recorder-state", m.RecorderState, [_R.RECORDER], [_R.SUBSCRIBER],
+    retained=False, qos=1, max_bytes=16 * KIB, purpose="what a recorder stored, and what waits for the metrics server",
+)  # fmt: skip
 RULES = _row(
-    "rules", m.Rules, [_R.OPERATOR], [_R.POLICY, _R.SUBSCRIBER, _R.OPERATOR],
+    "rules", m.Rules, [_R.OPERATOR], [_R.POLICY, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=4 * KIB, purpose="weights, deadline, privacy, battery and plan set at run time",
 )  # fmt: skip
 
@@ -119,7 +126,7 @@ CHANNELS: Mapping[str, Channel] = {
     channel.name: channel
     for channel in (
         STATE, CAPABILITIES, TELEMETRY, ACTIVATION, RESULT, OUTCOMES, RECORDED, DECISION,
-        WORKER_STATE, WORKER_LOAD, PROBE, POLICY_STATE, SHADOW, RULES,
+        WORKER_STATE, WORKER_LOAD, PROBE, POLICY_STATE, SHADOW, RECORDER_STATE, RULES,
     )
 }  # fmt: skip
 

@@ -385,3 +385,36 @@ class Rules:
     battery_hours: float | None = None
     """How long a charge must last."""
     at_ms: int = 0
+    policy: str | None = None
+    """In the rules of ``defaults``: the policy that decides for the site instead of the service's own."""
+    policy_for_s: float | None = None
+    """How long it decides, from when the service hears it: a trial whose operator vanishes ends by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderState:
+    """How a recorder fared over the last period: what it stored, and what still waits for the metrics server."""
+
+    session: int
+    """Rises with every start of the recorder."""
+    at_ms: int
+    period_ms: float
+    points: int
+    """Stored in this period."""
+    store_bytes: int
+    server: str = ""
+    """Of the metrics server, without credentials; empty: none is configured."""
+    reachable: bool = False
+    """Whether the last write reached it."""
+    problem: str = ""
+    """Why the last write did not, in words that say what to do."""
+    waiting: int = 0
+    """The backlog: points stored here and not yet on the server."""
+    oldest_s: float = 0.0
+    """Age of the oldest of them, since it was stored."""
+    forwarded: int = 0
+    """In this period."""
+    dead: int = 0
+    """Points that the server refused for good, kept with its reason."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Totals since the recorder began, by name."""

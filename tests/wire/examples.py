@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from wire.messages import (
@@ -20,6 +21,7 @@ from wire.messages import (
     PolicyState,
     Probe,
     Recorded,
+    RecorderState,
     Result,
     Rules,
     ScoredLabel,
@@ -183,4 +185,24 @@ EXAMPLES: dict[str, Any] = {
         battery_hours=24.0,
         at_ms=AT_MS,
     ),
+    "recorder-state": RecorderState(
+        session=12,
+        at_ms=AT_MS,
+        period_ms=5000.0,
+        points=1200,
+        store_bytes=1_048_576,
+        server="http://127.0.0.1:8086 splitfleet",
+        reachable=True,
+        problem="slow down",
+        waiting=300,
+        oldest_s=1.5,
+        forwarded=900,
+        dead=2,
+        counters={"points": 12_345},
+    ),
 }
+
+GROWN: dict[str, Any] = {
+    "rules+policy": dataclasses.replace(EXAMPLES["rules"], policy="greedy", policy_for_s=600.0),
+}
+"""Messages that have grown since, by channel and what was added; the older bytes stay as they are."""
