@@ -246,7 +246,8 @@ def test_line_protocol_of_one_frame() -> None:
     (point,) = inference_points("plant", "cam", Outcomes(4, 1, 7, (Plan("my net", "c=2", "q8"),), (row,)))
     cells = [to_cell(column, point.values.get(column.name)) for column in INFERENCE.columns]
     assert to_line(INFERENCE, 42, point.at_ms, cells) == (
-        r'inference,site=plant,device=cam,version=my\ net,cut=c\=2,codec=q8,outcome=fallback,reason=said\ "no"_late'
+        r"inference,site=plant,device=cam,version=my\ net,cut=c\=2,codec=q8,outcome=fallback"
+        r',reason=said\ "no"_late'
         ",energy_source=modelled session=4i,frame=7i,latency_ms=31.5,head_ms=2.0,encode_ms=0.0,network_ms=0.0,wait_ms=0.0,tail_ms=0.0,"
         "energy_mj=0.0,batch=0i,sent_bytes=640i,truth=3i 1700000000123000042"
     )
@@ -332,7 +333,7 @@ def test_ids_are_never_tags() -> None:
     tags = {column.name for measurement in MEASUREMENTS for column in measurement.columns if column.kind is Kind.TAG}
     plans = {"version", "cut", "codec"}
     policies = {"policy", "deciding", "acting", "shadow", "service"}
-    assert tags == {"site", "device", "worker", "outcome", "energy_source"} | plans | policies
+    assert tags == {"site", "device", "worker", "recorder", "outcome", "reason", "energy_source"} | plans | policies
 
 
 def test_a_frame_with_an_unknown_plan_is_refused() -> None:
