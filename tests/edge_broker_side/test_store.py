@@ -248,7 +248,8 @@ def test_line_protocol_of_one_frame() -> None:
     assert to_line(INFERENCE, 42, point.at_ms, cells) == (
         r"inference,site=plant,device=cam,version=my\ net,cut=c\=2,codec=q8,outcome=fallback"
         r',reason=said\ "no"_late'
-        ",energy_source=modelled session=4i,frame=7i,latency_ms=31.5,head_ms=2.0,encode_ms=0.0,network_ms=0.0,wait_ms=0.0,tail_ms=0.0,"
+        ",energy_source=modelled session=4i,frame=7i,latency_ms=31.5,head_ms=2.0,encode_ms=0.0,network_ms=0.0,"
+        "wait_ms=0.0,tail_ms=0.0,"
         "energy_mj=0.0,batch=0i,sent_bytes=640i,truth=3i 1700000000123000042"
     )
 
