@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -47,6 +48,8 @@ class BrokerTls:
     key: str
     client_ca: str | None = None
     """When given, clients must show a certificate of this authority; its common name is then their account."""
+    revoked: str | None = None
+    """A list of its certificates that no longer hold (CRL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,23 @@ class BrokerSettings:
 class Broker:
     """A running broker process; usable as a context manager."""
 
-    def __init__(self, kind: str, version: str, host: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        version: str,
+        host: str,
+        port: int,
+        process: subprocess.Popen[bytes],
+        watched: Sequence[Path] = (),
+    ) -> None:
         self.kind = kind
         """``mosquitto`` or ``rumqttd``."""
         self.version = version
         self.host = host
         self.port = port
         self._process = process
+        self._watched = watched
+        self._stamps = self._look()
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -111,6 +124,25 @@ class Broker:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    def reload_if_changed(self) -> bool:
+        """Let mosquitto read accounts, ACL and certificates anew where their files have changed; return whether."""
+        stamps = self._look()
+        if stamps == self._stamps:
+            return False
+        self._stamps = stamps
+        self._process.send_signal(signal.SIGHUP)
+        return True
+
+    def _look(self) -> list[tuple[int, int] | None]:
+        def stamp(path: Path) -> tuple[int, int] | None:
+            try:
+                found = path.stat()
+            except OSError:
+                return None
+            return found.st_mtime_ns, found.st_ino
+
+        return [stamp(path) for path in self._watched]
 
     def stop(self) -> None:
         """End it in good order (mosquitto writes what it keeps); safe to call twice."""
@@ -166,10 +198,16 @@ def start_broker(settings: BrokerSettings) -> Broker:
 def run(settings: BrokerSettings, stop: threading.Event) -> None:
     """Run a broker until ``stop`` is set; raises ``BrokerError`` when it dies before."""
     with start_broker(settings) as broker:
-        while not stop.is_set():
-            if not broker.alive:
-                raise BrokerError(f"{broker} ended by itself: see its log")
-            time.sleep(0.2)
+        attend(broker, stop)
+
+
+def attend(broker: Broker, stop: threading.Event) -> None:
+    """Keep a broker until ``stop`` is set, telling it of changed accounts; raises ``BrokerError`` when it dies."""
+    while not stop.is_set():
+        if not broker.alive:
+            raise BrokerError(f"{broker} ended by itself: see its log")
+        broker.reload_if_changed()
+        time.sleep(0.2)
 
 
 def find_mosquitto() -> str | None:
@@ -206,6 +244,8 @@ def _write_mosquitto(settings: BrokerSettings, folder: Path, port: int) -> Path:
                 "require_certificate true",
                 "use_identity_as_username true",
             ]
+        if settings.tls.revoked:
+            tls.append(f"crlfile {_existing(settings.tls.revoked, 'tls.revoked')}")
     return _fill(
         "mosquitto.conf",
         folder,
@@ -260,7 +300,7 @@ def _launch(settings: BrokerSettings, kind: str, version: str, port: int, comman
     finally:
         if log is not None:
             log.close()
-    broker = Broker(kind, version, settings.host, port, process)
+    broker = Broker(kind, version, settings.host, port, process, _watched(settings) if kind == MOSQUITTO else ())
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         code = process.poll()
@@ -273,6 +313,14 @@ def _launch(settings: BrokerSettings, kind: str, version: str, port: int, comman
         time.sleep(0.01)
     broker.kill()
     raise BrokerError(f"{kind} takes no connections on {settings.host}:{port} after {START_TIMEOUT_S:.0f} s")
+
+
+def _watched(settings: BrokerSettings) -> list[Path]:
+    """Return the files that mosquitto reads again when it is told to."""
+    tls = settings.tls
+    named = [settings.password_file, settings.acl_file]
+    named += [tls.certificate, tls.key, tls.client_ca, tls.revoked] if tls else []
+    return [Path(name) for name in named if name]
 
 
 def _tether() -> list[str]:

@@ -33,6 +33,8 @@ COMMANDS: Table = {
     "worker": ("tools.servers:worker", "Run an edge worker that completes inference."),
     "recorder": ("tools.servers:recorder", "Run the recorder that stores every frame's outcome."),
     "acl": ("tools.servers:acl", "Print the broker's ACL file for the accounts of a site."),
+    "site": ("tools.site:app", "Make a site with its certificates and settings, and look at it."),
+    "devices": ("tools.devices:app", "Let devices into a site, and shut them out."),
     "models": ("tools.models:app", "List, cut, split, verify, add, prepare and build models."),
     "profile": (
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -34,7 +33,7 @@ def broker(
 
     Example: splitfleet broker --port 1883
     """
-    from edge_broker_side.broker import BrokerError, BrokerSettings, start_broker
+    from edge_broker_side.broker import BrokerSettings, attend, start_broker
     from tools.home import home
     from tools.output import console
 
@@ -48,10 +47,7 @@ def broker(
             out.print(f"  it cannot do everything: {lack}")
         if running.lacks and chosen.kind != "embedded":
             out.print("  for the whole: apt-get install mosquitto")
-        while not stop.is_set():
-            if not running.alive:
-                raise BrokerError(f"{running} ended by itself: see its log")
-            time.sleep(0.2)
+        attend(running, stop)
 
 
 def worker(
