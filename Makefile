@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup system system-test demo test check format docs
+.PHONY: help setup system system-test demo test arm64 rollout check format docs
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.splitfleet-installed
 EXTRAS := device,edge,policy,reports,dashboard,dev,camera
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with everything, so that .venv/bin/splitfleet works
 
@@ -48,6 +48,13 @@ check: setup  ## formatting, lint, types, who may import whom, generated documen
 
 test: setup system-test check  ## check, then every test; needs Debian packages (installed when root or sudo allow)
 	$(BIN)/python -m pytest $(ARGS)
+
+arm64: setup  ## flash a board and let it work in an emulated arm64 Debian (root; some minutes, the first time more)
+	@sh tools/system_packages.sh arm64
+	$(BIN)/splitfleet flash --selftest pi64 $(ARGS)
+
+rollout: setup system-test  ## a version comes to 200 devices, 20 of them killed on the way (about a minute)
+	$(BIN)/splitfleet bench rollout --devices 200 $(ARGS)
 
 format: setup  ## put the code into shape
 	$(BIN)/ruff format .

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from device_client import __version__
 from device_client.client import run
+from device_client.engine import Engine
 from device_client.errors import DeviceError
+from device_client.following import Following
 from device_client.settings import DeviceSettings
-from tflite_models.catalog import ModelsError
-from tflite_models.profile import ProfileError
+from device_client.updates.start import begin, laid_over, start_again
+from tflite_models.catalog import ModelsError, load_catalog
+from tflite_models.profile import ProfileError, load_device_profile
+from tflite_models.runtime import runtime_name
 from wire.errors import WireError
 from wire.logs import start_logging
 from wire.settings import load_settings
@@ -26,16 +30,33 @@ def main() -> int:
         epilog="example: python -m device_client /etc/splitfleet/device.toml",
     )
     parser.add_argument("settings", type=Path, help="the device's settings file (TOML)")
+    parser.add_argument("--check", action="store_true", help="only say whether a client would start with these")
+    parser.add_argument("--over", type=Path, help="with --check: lay these settings over them, as an update would")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     stop = stop_on_signals()
     try:
-        settings = load_settings(DeviceSettings, arguments.settings)
+        if arguments.check:
+            return _check(arguments.settings, arguments.over)
+        start = begin(arguments.settings)
+        settings = start.settings
         start_logging(settings.log_level, f"%(asctime)s {settings.name} %(levelname)s %(message)s")
-        run(settings, stop)
+        if run(settings, stop, start):
+            start_again()
     except (WireError, ModelsError, ProfileError, DeviceError) as error:
         print(f"device_client: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _check(path: Path, over: Path | None) -> int:
+    """Go as far as a start does before it opens what only one client may: settings, interpreter, models, safe plan."""
+    settings = load_settings(DeviceSettings, path) if over is None else laid_over(path, over)
+    catalog = load_catalog(settings.models)
+    Following(settings, catalog, Engine(catalog, threads=settings.threads, runtime=settings.runtime))
+    if settings.profile is not None:
+        load_device_profile(settings.profile)
+    print(f"{settings.name} would start: client {__version__}, {runtime_name(settings.runtime)}")
     return 0
 
 

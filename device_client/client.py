@@ -19,8 +19,12 @@ from device_client.flight import Breaker, Flight, InFlight
 from device_client.following import Following
 from device_client.ledger import Ledger
 from device_client.meters import find_power_meter
+from device_client.notify import Notifier
 from device_client.reporter import Reporter, state_payload
 from device_client.settings import DeviceSettings
+from device_client.updates.agent import Agent, CannotSwitch, Serve, Served, Switched, Withdrawn
+from device_client.updates.start import Start
+from device_client.updates.updater import Restart
 from device_client.uplink import UplinkEstimator
 from tflite_models.catalog import ModelsError, load_catalog, shipped_zoo
 from tflite_models.profile import DeviceProfile, ProfileError, load_device_profile
@@ -32,6 +36,7 @@ from wire.inbox import Inbox
 from wire.link import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
 from wire.messages import (
     Activation,
+    Chunk,
     Decision,
     DeviceState,
     FrameOutcome,
@@ -41,6 +46,7 @@ from wire.messages import (
     ScoredLabel,
     Status,
     Telemetry,
+    Update,
 )
 from wire.mqtt import Link
 from wire.outbox import Outgoing
@@ -58,19 +64,25 @@ _NEW_FRAME = object()
 class Client:
     """All state of one device; everything but ``start`` of threads happens in the thread that calls ``run``."""
 
-    def __init__(self, settings: DeviceSettings) -> None:
+    agent = Agent
+    """What carries out updates."""
+
+    def __init__(self, settings: DeviceSettings, start: Start | None = None) -> None:
         """Open ledger, models and camera; raises ``SettingsError``, ``ModelsError`` or ``DeviceError``."""
         self._settings = settings
-        self._catalog = load_catalog(settings.models)
+        self.again = False
+        """Whether it has stopped to be started anew."""
+        self._runtime = runtime_name(settings.runtime)
+        self._ledger = Ledger(settings.state / "ledger.sqlite", settings.ledger_rows)
+        self._rng = random.Random(f"{settings.site}/{settings.name}/{self._ledger.session}")
+        self._agent = self._make_agent(start)
+        self._catalog = load_catalog(settings.models) if self._agent is None else self._agent.first.catalog
         self._profile = _load_profile(settings.profile)
         self._engine = Engine(
             self._catalog, threads=settings.threads, runtime=settings.runtime, slowdown=settings.slowdown
         )
         self._energy = EnergyAccount(None if settings.slowdown > 1 else find_power_meter(), self._profile)
-        self._runtime = runtime_name(settings.runtime)
-        self._following = Following(settings, self._catalog, self._engine)
-        self._ledger = Ledger(settings.state / "ledger.sqlite", settings.ledger_rows)
-        self._rng = random.Random(f"{settings.site}/{settings.name}/{self._ledger.session}")
+        self._following = self._follow()
         self._counters: Counter[str] = Counter()
         self._inbox = Inbox()
         self._uplink = UplinkEstimator()
@@ -103,16 +115,30 @@ class Client:
         """Carry frames until ``stop`` is set or a limited camera has no more."""
         self._following.recall(self._ledger)
         log.info("%s begins session %d with plan %s", self._settings.name, self._ledger.session, self._following.plan)
+        if self._agent is not None:
+            self._agent.start(self._link, self._inbox.put)
+            if self._agent.restarted:
+                self._agent.take(Switched(0.0))
+            elif self._agent.first.trial is not None:
+                self._serve(self._agent.first)
         if self._link is not None:
             self._link.start()
         self._capture.start()
-        while not stop.is_set() and not self._finished():
+        notifier = Notifier()
+        notifier.ready()
+        while not stop.is_set() and not self.again and not self._finished():
+            notifier.alive(time.monotonic(), self._status)
             for event in self._inbox.take(self._patience_s()):
                 self._handle(event)
             self._turn()
             if self._link is not None and not self._link.alive:
                 raise DeviceError("the link's thread has ended: see the log")
+        if not self.again:
+            notifier.stopping()
         self._finish()
+
+    def _status(self) -> str:
+        return f"{self._following.plan}, {self.frames_closed} frames, {'online' if self.online else 'offline'}"
 
     def _turn(self) -> None:
         now_ns = time.monotonic_ns()
@@ -143,6 +169,8 @@ class Client:
     def _finish(self) -> None:
         """Close every open frame, hand the ledger to the recorder as far as it listens, and say goodbye."""
         self._capture.stop()
+        if self._agent is not None:
+            self._agent.stop()
         for lost in self._capture.overrun():
             self._drop(lost, "overrun")
         while (picture := self._capture.take()) is not None:
@@ -190,8 +218,9 @@ class Client:
         now_ns = time.monotonic_ns()
         give_up_ns = picture.captured_ns + int(self._answer_within_ms(plan.version) * 1e6)
         message = Activation(
-            self._ledger.session, frame, plan, encoded.tensors, max((give_up_ns - now_ns) / 1e6, 1.0), now_ns
-        )
+            self._ledger.session, frame, plan, encoded.tensors, max((give_up_ns - now_ns) / 1e6, 1.0), now_ns,
+            self._engine.model(plan.version),
+        )  # fmt: skip
         sent_bytes, token = self._send(channels.ACTIVATION, message, give_up_ns)
         energy_mj = self._energy.computed_mj(before, encoded.head_ms + encoded.encode_ms)
         if token is None:
@@ -226,8 +255,10 @@ class Client:
             self._counters["model_failures"] += 1
             log.error("the whole network of %s failed: %s", plan.version, error)
             self._close(frame, picture, Outcome.DROPPED, "model-failed", time.monotonic_ns(), energy_mj=spent_mj)
+            self._note_trial(plan, ok=False)
             return
         now_ns = time.monotonic_ns()
+        self._note_trial(plan, ok=True)
         self._note_local(plan, answer, outcome)
         sent = picture if isinstance(picture, InFlight) else None
         self._close(
@@ -277,9 +308,15 @@ class Client:
     # -- events ----------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Any) -> None:
+        if self._agent is not None and isinstance(event, Connected | Disconnected):
+            self._agent.take(event)
         match event:
             case Received():
                 self._receive(event)
+            case Serve():
+                self._serve(event)
+            case Restart():
+                self.again = True
             case Acknowledged():
                 self._reporter.acknowledged(event, time.monotonic_ns() / 1e6)
             case NotSent():
@@ -300,6 +337,8 @@ class Client:
         try:
             channel = channels.parse_topic(event.topic).channel
             if not event.payload:
+                if self._agent is not None and channel is channels.UPDATE:
+                    self._agent.take(Withdrawn())
                 return
             message = codec.decode(channel, event.payload)
         except WireError as error:
@@ -314,6 +353,8 @@ class Client:
             case Recorded():
                 if not self._reporter.recorded(message.session, message.batch, time.monotonic_ns() / 1e6):
                     self._counters["repeated_receipts"] += 1
+            case Update() | Chunk() if self._agent is not None:
+                self._agent.take(message, len(event.payload))
 
     def _answered(self, result: Result, arrived_ns: int) -> None:
         if result.status is Status.OK and result.outcome is not Outcome.EDGE:
@@ -341,6 +382,50 @@ class Client:
             tail_ms=result.tail_ms, batch=result.batch, sent_bytes=entry.sent_bytes,
             energy_mj=entry.energy_mj + self._sent_mj(entry), best=result.best,
         )  # fmt: skip
+        self._note_trial(entry.plan, ok=True)
+
+    # -- updates ---------------------------------------------------------------------------------------------------
+
+    def _make_agent(self, start: Start | None) -> Agent | None:
+        updates = self._settings.updates
+        if updates is None:
+            return None
+        return self.agent(self._settings, updates, self._ledger.session, self._runtime, start)
+
+    def _follow(self) -> Following:
+        """Begin with the safe plan; a version on trial that does not let us is left, or no start would ever work."""
+        try:
+            return Following(self._settings, self._catalog, self._engine)
+        except (ModelsError, WireError) as error:
+            if self._agent is None or self._agent.first.trial is None:
+                raise
+            self._catalog = self._agent.leave(str(error))
+            self._engine.renew(self._catalog)
+            return Following(self._settings, self._catalog, self._engine)
+
+    def _serve(self, told: Serve) -> None:
+        """Go over to other versions between two frames; where that cannot be, those of before serve on."""
+        assert self._agent is not None  # it told us
+        failed = self._counters["model_failures"] + self._counters["head_failures"]
+        before, self._catalog = self._catalog, told.catalog
+        try:
+            self._engine.renew(told.catalog)
+            self._following.renew(told.catalog, told.trial)
+        except (ModelsError, WireError) as error:
+            log.error("the new versions cannot serve: %s", error)
+            self._catalog = before
+            self._engine.renew(before)
+            self._following.renew(before, None)
+            self._agent.take(CannotSwitch(str(error)))
+            return
+        self._local_ms.clear()
+        if told.trial is not None:
+            self._agent.take(Switched(min(1.0, failed / max(self.frames_closed, 1))))
+        self._reporter.introduce(self._catalog, self._runtime)
+
+    def _note_trial(self, plan: Plan, *, ok: bool) -> None:
+        if self._agent is not None and (self._agent.restarted or plan == self._following.trial):
+            self._agent.take(Served(ok))
 
     # -- small things ----------------------------------------------------------------------------------------------
 
@@ -353,12 +438,15 @@ class Client:
             inbox=self._inbox,
             subscriptions=[
                 Subscription(channels.topic(site, name, channel), channel.qos, no_local=True)
-                for channel in (channels.RESULT, channels.DECISION, channels.RECORDED)
+                for channel in (channels.RESULT, channels.DECISION, channels.RECORDED, *self._update_channels())
             ],
             will=Outgoing(channels.topic(site, name, channels.STATE), lost, qos=1, retain=True),
             will_delay_s=WILL_DELAY_S,
             rng=self._rng,
         )
+
+    def _update_channels(self) -> tuple[Channel, ...]:
+        return () if self._agent is None else (channels.UPDATE, channels.CHUNK)
 
     def _send(self, channel: Channel, message: object, expires_ns: int | None = None) -> tuple[int, int | None]:
         """Return the size and the link's token; no token where it cannot be sent. What expires is watched."""
@@ -401,6 +489,8 @@ class Client:
         counters["inbox_refused"] = self._inbox.refused
         counters["spool_lost"] = self._ledger.lost_to_spool_bound
         counters["ledger_not_written"] = self._ledger.not_written
+        if self._agent is not None:
+            counters.update(dict(self._agent.updater.counters))
         if self._link is not None:
             # Copied in one step: the link's thread counts on meanwhile.
             counters.update({f"link_{name}": count for name, count in dict(self._link.counters).items()})
@@ -418,11 +508,13 @@ def _is_plausible(result: Result, network_ms: float) -> bool:
     return all(-1 <= number < 1e9 for number in numbers) and abs(score) < 1e30 and 0 <= label < 2**31
 
 
-def run(settings: DeviceSettings, stop: threading.Event) -> None:
-    """Run one device until ``stop`` is set."""
+def run(settings: DeviceSettings, stop: threading.Event, start: Start | None = None) -> bool:
+    """Run one device until ``stop`` is set; return whether an update wants it to start anew instead."""
     # Answers arrive in the link's thread while the loop thread computes: hand over sooner than the usual 5 ms.
     sys.setswitchinterval(0.001)
-    Client(settings).run(stop)
+    client = Client(settings, start)
+    client.run(stop)
+    return client.again and not stop.is_set()
 
 
 def _load_profile(path: Path | None) -> DeviceProfile | None:

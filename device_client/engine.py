@@ -15,7 +15,7 @@ from device_client.camera import Pixels, fit
 from tflite_models.activation import Array, encode_activation, frame_to_input
 from tflite_models.catalog import Catalog, CatalogError, Version, sha256_of
 from tflite_models.runtime import ModelError, Submodel
-from wire.messages import ScoredLabel
+from wire.messages import MODEL_DIGITS, ScoredLabel
 from wire.plan import INPUT, NO_CODEC, OUTPUT, Plan
 from wire.tensor import IMAGE_CODECS, TENSOR_CODECS, EncodedTensor, encode
 
@@ -64,6 +64,18 @@ class Engine:
         self._sleep = sleep
         self._clock = time.thread_time if slowdown > 1 else time.perf_counter
         self._loaded: OrderedDict[tuple[str, str], Submodel] = OrderedDict()
+
+    def renew(self, catalog: Catalog) -> None:
+        """Go by another catalog; submodels of versions whose file is another one now are let go."""
+        before, self._catalog = self._catalog, catalog
+        for key in list(self._loaded):
+            held, now = before.folders.get(key[0]), catalog.folders.get(key[0])
+            if held is None or now is None or held.version.sha256 != now.version.sha256:
+                del self._loaded[key]
+
+    def model(self, version: str) -> str:
+        """Return what tells a version's file from another of the same name."""
+        return self._catalog.folder(version).version.sha256[:MODEL_DIGITS]
 
     def check(self, plan: Plan) -> str | None:
         """Return why this board cannot follow a plan, or ``None`` when it can."""

@@ -23,15 +23,46 @@ MAX_REV = 2**53
 
 
 class Following:
-    """The plan, its decision's ``rev`` (0: nobody decided yet) and the deadline of frames."""
+    """The plan, its decision's ``rev`` (0: nobody decided yet) and the deadline of frames.
+
+    While a version is on trial, its frames run whole here, whatever is decided: an edge need not have its tails yet.
+    """
 
     def __init__(self, settings: DeviceSettings, catalog: Catalog, engine: Engine) -> None:
         """Choose and load the safe plan; raises ``SettingsError`` or ``CatalogError`` when none can run."""
         self._settings = settings
         self._engine = engine
-        self.plan = self._safe_plan(catalog)
+        self._decided = self._safe_plan(catalog)
+        self._trial: Plan | None = None
         self.rev = 0
         self.deadline_ms = settings.deadline_ms
+
+    @property
+    def plan(self) -> Plan:
+        """What the next frame follows."""
+        return self._trial or self._decided
+
+    @property
+    def trial(self) -> Plan | None:
+        """The plan of the version on trial."""
+        return self._trial
+
+    def renew(self, catalog: Catalog, trial: str | None) -> None:
+        """Go by the engine's new catalog, and try a version out; raises ``ModelsError``, ``WireError`` where it cannot.
+
+        A decided plan that cannot be followed any more gives way to the safe one; the decision's ``rev`` stays, so that
+        a newer one is listened to.
+        """
+        self._trial = None
+        if self._why_not(self._decided, self.deadline_ms) is not None:
+            self._decided = self._safe_plan(catalog)
+        if trial is not None:
+            self._safe_plan(catalog)  # what the next start begins with must still be there
+            plan = Plan(trial, OUTPUT, NO_CODEC)
+            problem = self._why_not(plan, self.deadline_ms)
+            if problem is not None:
+                raise CatalogError(f"{trial} cannot serve here: {problem}")
+            self._trial = plan
 
     def recall(self, ledger: Ledger) -> None:
         """Go on with the decision of the last session, where this board still can."""
@@ -42,7 +73,7 @@ class Following:
         plan = parse_plan(plan_text)
         problem = self._why_not(plan, deadline_ms)
         if problem is None:
-            self.plan, self.rev, self.deadline_ms = plan, rev, deadline_ms
+            self._decided, self.rev, self.deadline_ms = plan, rev, deadline_ms
         else:
             log.warning("decision %d of the last session (%s) is dropped: %s", rev, plan, problem)
 
@@ -57,11 +88,11 @@ class Following:
             counters["decisions_refused"] += 1
             log.warning("decision %d (%s) refused: %s", decision.rev, decision.plan, problem)
             return
-        if decision.plan != self.plan:
+        if decision.plan != self._decided:
             counters["plan_switches"] += 1
             log.info("decision %d: %s (%s)", decision.rev, decision.plan, decision.reason)
-        self.plan, self.rev, self.deadline_ms = decision.plan, decision.rev, decision.deadline_ms
-        ledger.remember(MEMORY, json.dumps([self.rev, str(self.plan), self.deadline_ms]))
+        self._decided, self.rev, self.deadline_ms = decision.plan, decision.rev, decision.deadline_ms
+        ledger.remember(MEMORY, json.dumps([self.rev, str(self._decided), self.deadline_ms]))
 
     def _safe_plan(self, catalog: Catalog) -> Plan:
         """Return the plan for a board that nobody tells what to do: the one set, else the smallest version, whole."""

@@ -118,6 +118,25 @@ def temperature_c(root: Path = ROOT) -> float | None:
     return max(known, default=None)
 
 
+def throttled(root: Path = ROOT) -> int | None:
+    """The Raspberry Pi firmware's ``get_throttled`` bits; ``None`` on other boards."""
+    for path in sorted(root.glob("sys/devices/platform/soc*/*firmware/get_throttled")):
+        try:
+            return int(_text(path) or "", 16) & 0xFFFFFFFF
+        except ValueError:
+            continue
+    return None
+
+
+def disk_free_mb(folder: Path) -> float | None:
+    """MiB that this process may still write to the file system of ``folder``."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize / 2**20
+
+
 def resident_mb(root: Path = ROOT) -> float | None:
     """Resident memory of this process in MiB."""
     fields = (_text(root / "proc/self/statm") or "").split()

@@ -86,6 +86,7 @@ class Reporter:
         self._rng = rng
         self._cpu = meters.CpuShare()
         self._seq = 0
+        self._began_ms = time.monotonic_ns() / 1e6
         self._captured_before = 0
         self._telemetry_at: float | None = None
         self._batch_at = 0.0
@@ -184,6 +185,9 @@ class Reporter:
             power_mw=self._energy.mean_power_mw(),
             energy_source=self._energy.source,
             counters=dict(counters),
+            disk_free_mb=meters.disk_free_mb(self._settings.state),
+            throttled=meters.throttled(),
+            uptime_s=(now_ms - self._began_ms) / 1000,
         )
 
     def acknowledged(self, event: Acknowledged, now_ms: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from wire.bundle import MAX_CHUNK_BYTES
 from wire.channels import check_name
 from wire.link import LinkSettings
 from wire.plan import parse_plan
@@ -60,6 +61,32 @@ class CameraSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """Updates over the air; without this table a device takes none."""
+
+    key: Path
+    """The site's public key (PEM) that bundles must be signed with."""
+    chunk_bytes: int = 32 * 1024
+    """Asked for at once: frames of this device's results wait behind it on a slow link."""
+    rate_bytes_per_s: int = 256 * 1024
+    """What a download takes of the link at most."""
+    spread_s: float = 5.0
+    """A download begins at random within so long, so that not all devices of a stage ask at once."""
+    trial_limit_s: float = 900.0
+    """A new version that has not served its frames by then is left again."""
+
+    def __post_init__(self) -> None:
+        for key, value, least, most in (
+            ("chunk_bytes", self.chunk_bytes, 1024, MAX_CHUNK_BYTES),
+            ("rate_bytes_per_s", self.rate_bytes_per_s, 1024, 2**40),
+            ("spread_s", self.spread_s, 0, 86_400),
+            ("trial_limit_s", self.trial_limit_s, 1, 604_800),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"updates.{key} is {value}, allowed is {least} to {most}")
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """Everything a device client is told before it has a connection."""
 
@@ -93,6 +120,7 @@ class DeviceSettings:
     slowdown: float = 1.0
     """Emulates a board this many times slower than the machine it runs on; 1 is a real board."""
     tags: tuple[str, ...] = ()
+    updates: UpdateSettings | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     def __post_init__(self) -> None:

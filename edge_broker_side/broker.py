@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import importlib.util
 import ipaddress
+import logging
 import os
-import pwd
 import shutil
 import signal
 import socket
-import string
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
-from edge_broker_side.errors import EdgeError
-from wire.channels import CHANNELS
+from edge_broker_side.broker_config import (
+    BrokerError,
+    BrokerSettings,
+    BrokerTls,
+    has_accounts,
+    largest_packet_bytes,
+    write_embedded,
+    write_mosquitto,
+)
+from edge_broker_side.broker_log import BrokerLog
+from edge_broker_side.refusals import Refusals
+
+__all__ = [
+    "INSECURE", "Broker", "BrokerError", "BrokerSettings", "BrokerTls", "attend", "find_mosquitto", "free_port",
+    "has_accounts", "largest_packet_bytes", "run", "start_broker",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 MOSQUITTO = "mosquitto"
 EMBEDDED = "rumqttd"
-PACKET_OVERHEAD_BYTES = 64 * 1024
-"""Topic and properties, on top of the largest payload of any channel."""
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 EMBEDDED_LACKS = (
@@ -34,59 +45,7 @@ EMBEDDED_LACKS = (
     "retained decisions and sessions are lost when it restarts",
     "no accounts, no ACL, no TLS: it listens on this machine only",
 )
-
-
-class BrokerError(EdgeError):
-    """The broker cannot be started as asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerTls:
-    """The broker's certificates, as PEM files."""
-
-    certificate: str
-    key: str
-    client_ca: str | None = None
-    """When given, clients must show a certificate of this authority; its common name is then their account."""
-    revoked: str | None = None
-    """A list of its certificates that no longer hold (CRL)."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """Where the broker listens, whom it lets in, and its bounds."""
-
-    folder: str
-    """Where it keeps its configuration and what survives a restart."""
-    host: str = "127.0.0.1"
-    port: int = 1883
-    """0: any free port."""
-    kind: Literal["auto", "mosquitto", "embedded"] = "auto"
-    password_file: str | None = None
-    """Accounts, as written by ``mosquitto_passwd``; without one everybody is let in, on loopback only."""
-    acl_file: str | None = None
-    tls: BrokerTls | None = None
-    log_file: str | None = None
-    """None: the broker's messages go to stderr."""
-    max_connections: int = 2000
-    max_inflight: int = 100
-    max_queued_messages: int = 100_000
-    max_queued_bytes: int = 256 * 1024 * 1024
-    """Per client that is away or slow."""
-    autosave_s: int = 5
-    """Seconds between two writes of all that is retained or queued to disk.
-
-    Each write is of everything: doing it at every change instead cut the rate of QoS 1 messages to a tenth.
-    What a power cut may lose is told again: devices keep their decision, the policy publishes what is missing.
-    """
-    log_level: str = "info"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ValueError(f"port is {self.port}, allowed is 0 (any free one) to 65535")
-        for name in ("max_connections", "max_inflight", "max_queued_messages", "max_queued_bytes", "autosave_s"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, allowed is 1 and more")
+INSECURE = "INSECURE: no certificates, no accounts: whoever reaches this broker may read and forge everything"
 
 
 class Broker:
@@ -100,6 +59,7 @@ class Broker:
         port: int,
         process: subprocess.Popen[bytes],
         watched: Sequence[Path] = (),
+        heard: BrokerLog | None = None,
     ) -> None:
         self.kind = kind
         """``mosquitto`` or ``rumqttd``."""
@@ -108,12 +68,18 @@ class Broker:
         self.port = port
         self._process = process
         self._watched = watched
+        self._heard = heard
         self._stamps = self._look()
 
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this broker cannot do, in words for the user."""
         return EMBEDDED_LACKS if self.kind == EMBEDDED else ()
+
+    @property
+    def refused(self) -> Refusals:
+        """Attempts that were refused since its folder was made; empty where everybody may do everything."""
+        return Counter() if self._heard is None else Counter(self._heard.counts)
 
     @property
     def pid(self) -> int:
@@ -131,6 +97,8 @@ class Broker:
         if stamps == self._stamps:
             return False
         self._stamps = stamps
+        if self._heard is not None:
+            self._heard.reload()
         self._process.send_signal(signal.SIGHUP)
         return True
 
@@ -162,6 +130,8 @@ class Broker:
                 self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+        if self._heard is not None:
+            self._heard.close()
 
     def __enter__(self) -> Broker:
         return self
@@ -178,25 +148,28 @@ def start_broker(settings: BrokerSettings) -> Broker:
     mosquitto = find_mosquitto() if settings.kind != "embedded" else None
     if settings.kind == "mosquitto" and mosquitto is None:
         raise BrokerError("mosquitto is not installed: apt-get install mosquitto, or use the embedded broker")
-    open_to_all = settings.password_file is None and (settings.tls is None or settings.tls.client_ca is None)
-    if open_to_all and not _is_loopback(settings.host):
+    if not has_accounts(settings) and not _is_loopback(settings.host) and not settings.insecure:
         raise BrokerError(
             f"a broker without accounts listens on this machine only, not on {settings.host}: "
             "give a password_file (made by mosquitto_passwd) or tls.client_ca"
         )
+    if settings.register is not None:
+        _refresh(Path(settings.register))
     port = settings.port or free_port(settings.host)
     _check_port(settings.host, port)
     folder = Path(settings.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if mosquitto is not None:
-        command = [*_tether(), mosquitto, "-c", str(_write_mosquitto(settings, folder, port))]
+        command = [*_tether(), mosquitto, "-c", str(write_mosquitto(settings, folder, port))]
         return _launch(settings, MOSQUITTO, _version_of(mosquitto), port, command)
-    command = [sys.executable, "-m", "edge_broker_side.embedded", str(_write_embedded(settings, folder, port))]
+    command = [sys.executable, "-m", "edge_broker_side.embedded", str(write_embedded(settings, folder, port))]
     return _launch(settings, EMBEDDED, "", port, command)
 
 
 def run(settings: BrokerSettings, stop: threading.Event) -> None:
     """Run a broker until ``stop`` is set; raises ``BrokerError`` when it dies before."""
+    if not has_accounts(settings):
+        log.warning("%s (it listens on %s)", INSECURE, settings.host)
     with start_broker(settings) as broker:
         attend(broker, stop)
 
@@ -223,84 +196,27 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_mosquitto(settings: BrokerSettings, folder: Path, port: int) -> Path:
-    accounts = settings.password_file is not None or _client_ca(settings) is not None
-    # The account is the client's id: under a free one, anybody could end the session of anybody and empty its queue.
-    access = ["allow_anonymous false", "use_username_as_clientid true"] if accounts else ["allow_anonymous true"]
-    if settings.password_file:
-        access.append(f"password_file {_existing(settings.password_file, 'password_file')}")
-    if settings.acl_file:
-        access.append(f"acl_file {_existing(settings.acl_file, 'acl_file')}")
-    tls = []
-    if settings.tls:
-        tls += [
-            f"certfile {_existing(settings.tls.certificate, 'tls.certificate')}",
-            f"keyfile {_existing(settings.tls.key, 'tls.key')}",
-            "tls_version tlsv1.2",
-        ]
-        if settings.tls.client_ca:
-            tls += [
-                f"cafile {_existing(settings.tls.client_ca, 'tls.client_ca')}",
-                "require_certificate true",
-                "use_identity_as_username true",
-            ]
-        if settings.tls.revoked:
-            tls.append(f"crlfile {_existing(settings.tls.revoked, 'tls.revoked')}")
-    return _fill(
-        "mosquitto.conf",
-        folder,
-        port=port,
-        host=settings.host,
-        user=pwd.getpwuid(os.geteuid()).pw_name,
-        access="\n".join(access),
-        tls="\n".join(tls),
-        folder=folder,
-        log=f"file {Path(settings.log_file).absolute()}" if settings.log_file else "stderr",
-        max_connections=settings.max_connections,
-        max_inflight=settings.max_inflight,
-        max_queued_messages=settings.max_queued_messages,
-        max_queued_bytes=settings.max_queued_bytes,
-        autosave_s=settings.autosave_s,
-        max_packet_bytes=largest_packet_bytes(),
-    )
-
-
-def _write_embedded(settings: BrokerSettings, folder: Path, port: int) -> Path:
-    if importlib.util.find_spec("iotcore") is None:
-        raise BrokerError("neither mosquitto nor the embedded broker is installed: apt-get install mosquitto")
-    if settings.password_file or settings.acl_file or settings.tls:
-        raise BrokerError("the embedded broker has no accounts, ACL or TLS: apt-get install mosquitto")
-    return _fill(
-        "rumqttd.toml",
-        folder,
-        listen=f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}",
-        max_connections=settings.max_connections,
-        max_inflight=settings.max_inflight,
-        max_packet_bytes=largest_packet_bytes(),
-    )
-
-
-def largest_packet_bytes() -> int:
-    """Return the size of the largest packet that any channel may need."""
-    return max(channel.max_bytes for channel in CHANNELS.values()) + PACKET_OVERHEAD_BYTES
-
-
-def _fill(template: str, into: Path, **values: object) -> Path:
-    text = importlib.resources.files("edge_broker_side").joinpath(template).read_text(encoding="utf-8")
-    path = into / template
-    path.write_text(string.Template(text).substitute(values), encoding="utf-8")
-    return path
-
-
 def _launch(settings: BrokerSettings, kind: str, version: str, port: int, command: list[str]) -> Broker:
-    log: IO[bytes] | None = Path(settings.log_file).open("ab") if settings.log_file else None  # noqa: SIM115
+    guarded = kind == MOSQUITTO and has_accounts(settings)
+    file: IO[bytes] | None = Path(settings.log_file).open("ab") if settings.log_file else None  # noqa: SIM115
     try:
         # Its own session: a Ctrl-C at the terminal is for us, who stop the broker after its clients.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.PIPE if guarded else file,
+            start_new_session=True,
+        )
     finally:
-        if log is not None:
-            log.close()
-    broker = Broker(kind, version, settings.host, port, process, _watched(settings) if kind == MOSQUITTO else ())
+        if file is not None:
+            file.close()
+    heard = None
+    if guarded and process.stderr is not None:
+        acl = Path(settings.acl_file) if settings.acl_file else None
+        heard = BrokerLog(process.stderr, settings.log_file, Path(settings.folder), acl)
+    watched = _watched(settings) if kind == MOSQUITTO else ()
+    broker = Broker(kind, version, settings.host, port, process, watched, heard)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         code = process.poll()
@@ -313,6 +229,14 @@ def _launch(settings: BrokerSettings, kind: str, version: str, port: int, comman
         time.sleep(0.01)
     broker.kill()
     raise BrokerError(f"{kind} takes no connections on {settings.host}:{port} after {START_TIMEOUT_S:.0f} s")
+
+
+def _refresh(folder: Path) -> None:
+    """Bring the site's ACL up to date with the channel table: an update of ours may have brought channels."""
+    from edge_broker_side.identity.register import SiteRegister  # most brokers need no certificates' library
+
+    if SiteRegister(folder).refresh():
+        log.info("the ACL of %s is up to date with the channel table again", folder)
 
 
 def _watched(settings: BrokerSettings) -> list[Path]:
@@ -363,16 +287,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _client_ca(settings: BrokerSettings) -> str | None:
-    return settings.tls.client_ca if settings.tls else None
-
-
-def _existing(path: str, setting: str) -> Path:
-    if not Path(path).is_file():
-        raise BrokerError(f"{setting}: {path} is not there")
-    return Path(path).absolute()
 
 
 def _version_of(mosquitto: str) -> str:

@@ -129,6 +129,8 @@ TELEMETRY = Measurement(
         ),
         *_columns(Kind.BOOL, replayed="kept while offline and sent later"),
         *_columns(Kind.COUNTS, counters="dropped, refused, retried, late, by name"),
+        *_columns(Kind.FLOAT, disk_free_mb="left for the client's ledger", uptime_s="since the client began"),
+        *_columns(Kind.INT, throttled="bits of a Raspberry Pi: voltage, heat, slowed down"),
     ),
     ("site", "device", "session", "seq"),
 )

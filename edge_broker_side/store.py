@@ -17,8 +17,9 @@ from edge_broker_side.points import INFERENCE, MEASUREMENTS, Kind, Measurement, 
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 3
-"""1 had no tables of the policy, 2 none of ledger and recorder; they are added when such a store is opened."""
+SCHEMA = 4
+"""1 had no tables of the policy, 2 none of ledger and recorder, 3 fewer columns of telemetry; what is missing is added
+when such a store is opened."""
 TRIM_SHARE = 0.05
 """Of a measurement's rows, per step of trimming by size."""
 MAX_SESSIONS = 1000
@@ -299,7 +300,16 @@ class Store:
         self._db.execute("PRAGMA journal_size_limit = 16777216")
         if version < SCHEMA:
             new = (_TABLES if version == 0 else "") + "".join(map(_table, MEASUREMENTS))
+            new += "".join(f"ALTER TABLE {table} ADD COLUMN {column};" for table, column in self._missing_columns())
             self._db.executescript(f"BEGIN IMMEDIATE; {new} PRAGMA user_version = {SCHEMA}; COMMIT;")
+
+    def _missing_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield the columns that tables of an older release lack, with their type; new columns stand at the end."""
+        for measurement in MEASUREMENTS:
+            held = {row[1] for row in self._db.execute(f"PRAGMA table_info({measurement.name})")}
+            for column in measurement.columns if held else ():
+                if column.name not in held:
+                    yield measurement.name, f"{column.name} {_TYPES.get(column.kind, 'TEXT')}"
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -52,6 +52,16 @@ def totals(path: Path, site: str) -> SiteTotals:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
+def last_stored_ms(path: Path) -> int | None:
+    """Return when telemetry was last stored, in Unix milliseconds; ``None``: never. Raises ``StoreError``."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            newest = db.execute("SELECT max(stored_ms) FROM telemetry").fetchone()[0]
+            return None if newest is None else int(newest)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
 def _totals(db: sqlite3.Connection, where: str, key: tuple[Any, ...]) -> Totals:
     def one(sql: str) -> Any:
         row = db.execute(f"{sql} WHERE {where}", key).fetchone()

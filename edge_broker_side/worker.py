@@ -199,6 +199,12 @@ class Worker:
         if key not in self._keys:
             self._answer(Answer(request, Status.UNKNOWN_PLAN, f"this worker has no tail {key}"[:200]))
             return
+        held = self._catalog.folder(key.version).version.sha256
+        if activation.model and not held.startswith(activation.model):
+            self._answer(
+                Answer(request, Status.UNKNOWN_PLAN, f"this worker has another model of the name {key.version}")
+            )
+            return
         latest_ns = request.deadline_ns - self._fastest_ns.get(key, 0)
         job = Job(key, event.arrived_ns, latest_ns, len(event.payload), request)
         if not self._batcher.add(job):

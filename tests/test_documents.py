@@ -116,7 +116,7 @@ def test_every_command_exists_with_its_options(document: Path) -> None:
 @pytest.mark.parametrize("document", _named(DOCUMENTS))
 def test_every_target_and_module_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for words in [*_fenced(text), *_inline(text)]:
         if words[:1] == ["make"] and len(words) > 1:
             assert words[1] in targets, f"no target {words[1]}"

@@ -49,7 +49,7 @@ def load_pack(path: Path) -> tuple[Bytes, Bytes, tuple[str, ...]]:
         raise PackError(f"{path} is not a pack of frames: {error}") from error
 
 
-def write_pack(path: Path, frames: Bytes, labels: Bytes, names: Sequence[str]) -> None:
+def write_pack(path: Path | io.BytesIO, frames: Bytes, labels: Bytes, names: Sequence[str]) -> None:
     """Write frames uint8 [n, height, width, 3] without loss; the same ones always give the same bytes of pictures."""
     from PIL import Image
 

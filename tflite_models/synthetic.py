@@ -153,6 +153,24 @@ def conv_chain(layers: int, height: int, width: int, channels: int, seed: int = 
     return writer.file([first], [last])
 
 
+def dense_classifier(side: int, hidden: int, labels: int, seed: int = 0) -> bytes:
+    """Return a classifier of uint8 pictures, side × side × 3, made of two dense layers: next to nothing to compute."""
+    rng, writer = np.random.default_rng(seed), ModelWriter()
+    pixels = side * side * 3
+    first, floats = writer.tensor((1, side, side, 3), "uint8"), writer.tensor((1, side, side, 3))
+    cast = schema.CastOptionsT(inDataType=schema.TensorType.UINT8, outDataType=schema.TensorType.FLOAT32)
+    writer.operator("CAST", [first], [floats], cast)
+    row, shape = writer.tensor((1, pixels)), writer.tensor((2,), "int32", data=np.array([1, pixels]))
+    writer.operator("RESHAPE", [floats, shape], [row], schema.ReshapeOptionsT(newShape=[1, pixels]))
+    last = row
+    for rows, columns, spread in ((hidden, pixels, 0.001), (labels, hidden, 0.1)):
+        weights = writer.tensor((rows, columns), data=rng.normal(0, spread, (rows, columns)))
+        output = writer.tensor((1, rows))
+        writer.operator("FULLY_CONNECTED", [last, weights, -1], [output], schema.FullyConnectedOptionsT())
+        last = output
+    return writer.file([first], [last])
+
+
 def int8_chain(layers: int, size: int, channels: int, seed: int = 0) -> bytes:
     """Return an int8 model: uint8 in, per-channel quantised 3×3 convolutions, float32 out."""
     rng = np.random.default_rng(seed)

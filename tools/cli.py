@@ -19,6 +19,7 @@ TOLD = {
     "edge_broker_side.errors.EdgeError",
     "policy.errors.PolicyError",
     "tools.supervisor.SupervisorError",
+    "tools.flash.errors.FlashError",
 }
 """Root errors that speak to the user: one line and exit code 2. By name, so that none need be imported."""
 
@@ -34,8 +35,12 @@ COMMANDS: Table = {
     "recorder": ("tools.servers:recorder", "Run the recorder that stores every frame's outcome."),
     "acl": ("tools.servers:acl", "Print the broker's ACL file for the accounts of a site."),
     "site": ("tools.site:app", "Make a site with its certificates and settings, and look at it."),
-    "devices": ("tools.devices:app", "Let devices into a site, and shut them out."),
-    "models": ("tools.models:app", "List, cut, split, verify, add, prepare and build models."),
+    "devices": ("tools.devices:app", "See the devices of a site, let them in, and shut them out."),
+    "doctor": ("tools.doctor:doctor", "Look at a site's edge or at one device, and say what to change."),
+    "up": ("tools.up:up", "Start a whole site from its settings, and keep it running."),
+    "flash": ("tools.flash.command:flash", "Make all that a board needs: a folder, a card, or over SSH."),
+    "rollout": ("tools.rollout:app", "Bring a version to the devices of a site, in stages."),
+    "models": ("tools.models:app", "List, cut, verify, add, prepare, publish and build models."),
     "profile": (
         {
             "device": ("tools.profile:device", "Measure every plan's head on this machine."),
@@ -49,6 +54,7 @@ COMMANDS: Table = {
             "device": ("tools.bench.device:device", "The device client against the bare interpreter loop."),
             "worker": ("tools.bench.worker:worker", "The edge worker against the bare interpreter loop."),
             "policy": ("tools.bench.policy:policy", "How long a decision for a whole site takes."),
+            "rollout": ("tools.bench.rollout:rollout", "A roll-out to hundreds of devices, some of them killed."),
         },
         "Measure device, worker and the time of a decision.",
     ),

@@ -1,17 +1,65 @@
-"""The commands ``splitfleet devices add`` and ``revoke``: who may connect to a site."""
+"""The commands ``splitfleet devices``, ``devices add`` and ``devices revoke``: who is there, and who may connect."""
 
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tools.site import Folder, Json, found
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Let devices into a site, and shut them out.")
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 Site = Annotated[str, typer.Option("--site", help="Name of the site [the only one there is].", show_default=False)]
+Where = Annotated[
+    str, typer.Option("--where", help="Only these, such as 'tag=line-3 and runtime=tflite'.", show_default=False)
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A viewer's or operator's settings file, where the site's folder is not here."),
+]
+
+
+@app.callback()
+def devices(
+    context: typer.Context,
+    where: Where = "",
+    site: Site = "",
+    folder: Folder = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """See the devices of a site (the same as devices list), let them in, and shut them out.
+
+    Example: splitfleet devices --where 'state=ready and tag=line-3'
+    """
+    if context.invoked_subcommand is None:
+        _list(where, site, folder, settings, as_json)
+
+
+@app.command("list")
+def list_devices(
+    where: Where = "", site: Site = "", folder: Folder = None, settings: Settings = None, as_json: Json = False
+) -> None:
+    """List devices: state, board, runtime, versions, the plan in force, clock, and what is wrong with each.
+
+    Listens until every device that is ready has told of itself, at most a few seconds. A selection may ask for name,
+    state, tag, board, class, runtime, version, client, cores and memory.
+
+    Example: splitfleet devices list --where 'tag=line-3 and runtime=tflite'
+    """
+    _list(where, site, folder, settings, as_json)
+
+
+def _list(where: str, site: str, folder: Path | None, settings: Path | None, as_json: bool) -> None:
+    from tools.inventory import show
+    from tools.servers import log_at
+    from tools.site_access import access
+
+    log_at("error")  # what the link would warn of is told by the command itself
+    show(access(site, folder, settings), where, as_json)
 
 
 @app.command()
@@ -37,11 +85,15 @@ def add(
         raise typer.BadParameter(f"'{role}' is none of {', '.join(Role)}", param_hint="--role")
     held = SiteRegister(found(site, folder))
     account = held.add(name, Role(role), _now(), tag or ())
-    paths = {"ca": held.ca, "certificate": held.certificate(name), "key": held.key(name)}
+    secure = held.read().secure
+    paths = {"ca": held.ca, "certificate": held.certificate(name), "key": held.key(name)} if secure else {}
     if as_json:
         print_json({"name": name, "role": account.role, "tags": account.tags, "expires_s": account.expires_s, **paths})
         return
     out = console()
+    if not secure:
+        out.print(f"{name} is noted as {account.role}. INSECURE: this site has no certificates, everybody may connect")
+        return
     out.print(f"{name} may connect as {account.role}; its files, for that board alone:")
     for what, path in paths.items():
         out.print(f"  {what:<12} {path}", soft_wrap=True)
@@ -54,10 +106,9 @@ def revoke(
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Shut a device out: a running `splitfleet broker` takes every right from it at once.
+    """Shut a device out: a running `splitfleet broker` takes every right from it and refuses its certificate at once.
 
-    Its certificate is on the list of revoked ones, which mosquitto reads at its start: until then the device may still
-    connect, but neither say nor hear anything.
+    A device that is connected stays so until it goes, but can neither say nor hear anything.
 
     Example: splitfleet devices revoke cam-01
     """

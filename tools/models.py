@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.models_publish import publish
 from tools.output import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -256,6 +257,9 @@ def build(context: typer.Context) -> None:
     """
     # TensorFlow stays out of this process: no TensorFlow Lite runtime could be loaded after it.
     raise typer.Exit(subprocess.call([sys.executable, "-m", "tflite_models.builder", *context.args]))
+
+
+app.command(short_help="Sign a version, so that devices take it over the air.")(publish)
 
 
 def _cut_facts(graph: Graph, cut: Cut) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def broker(
 
     Example: splitfleet broker --port 1883
     """
-    from edge_broker_side.broker import BrokerSettings, attend, start_broker
+    from edge_broker_side.broker import INSECURE, BrokerSettings, attend, has_accounts, start_broker
     from tools.home import home
     from tools.output import console
 
@@ -43,6 +43,8 @@ def broker(
     with start_broker(chosen) as running:
         out = console()
         out.print(f"{running} is up; Ctrl-C ends it")
+        if not has_accounts(chosen):
+            out.print(f"[bold red]{INSECURE}[/]", soft_wrap=True)
         for lack in running.lacks:
             out.print(f"  it cannot do everything: {lack}")
         if running.lacks and chosen.kind != "embedded":

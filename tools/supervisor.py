@@ -65,12 +65,27 @@ class Supervisor:
         """Return the processes under supervision, in the order they were started."""
         return list(self._running)
 
+    def pid(self, name: str) -> int:
+        """Return the process id of one."""
+        return self._running[name].process.pid
+
     def check(self) -> None:
         """Raise ``SupervisorError`` when a process has ended by itself."""
         for running in self._running.values():
             code = running.process.poll()
             if code is not None:
                 raise SupervisorError(f"{running.name} ended by itself with code {code}: {running.last_words()}")
+
+    def ended(self) -> dict[str, str]:
+        """Forget the processes that have ended by themselves; return their last words by name."""
+        told = {}
+        for running in list(self._running.values()):
+            code = running.process.poll()
+            if code is not None:
+                told[running.name] = f"code {code}: {running.last_words()}"
+                running.output.close()
+                del self._running[running.name]
+        return told
 
     def kill(self, name: str) -> None:
         """End a process at once, as a power cut would, and forget it."""

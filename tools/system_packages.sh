@@ -1,15 +1,19 @@
 #!/bin/sh
-# Installs the Debian packages that splitfleet's demo (`demo`) or its demo and tests (`test`, the default) use. Does nothing when they
-# are there, and says what to type when it may not install. Exit code 1: something is still missing.
+# Installs the Debian packages that splitfleet's demo (`demo`), its demo and tests (`test`, the default) or the self-test of an emulated
+# board (`arm64`) use. Does nothing when they are there, and says what to type when it may not install. Exit code 1: something is still
+# missing.
 set -u
 
 # What is looked for, and the package it comes in.
 demo="mosquitto=mosquitto /usr/share/datasets/fashion-mnist=dataset-fashion-mnist"
-test="$demo openssl=openssl influxd=influxdb victoria-metrics=victoria-metrics promtool=prometheus chromium=chromium"
+test="$demo openssl=openssl influxd=influxdb victoria-metrics=victoria-metrics promtool=prometheus chromium=chromium mcopy=mtools \
+systemd-analyze=systemd"
+arm64="mosquitto=mosquitto debootstrap=debootstrap qemu-aarch64-static=qemu-user-static"
 case "${1:-test}" in
     demo) wanted="$demo" ;;
     test) wanted="$test" ;;
-    *) echo "usage: $0 [demo|test]" >&2; exit 2 ;;
+    arm64) wanted="$arm64" ;;
+    *) echo "usage: $0 [demo|test|arm64]" >&2; exit 2 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"

@@ -26,6 +26,8 @@ class Role(StrEnum):
     SUBSCRIBER = "subscriber"
     OPERATOR = "operator"
     """Sets rules at run time, and reads what a subscriber reads."""
+    ROLLOUT = "rollout"
+    """Tells devices what to update to, and hands it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ def _row(
 
 _R = Role
 STATE = _row(
-    "state", m.State, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    "state", m.State, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.ROLLOUT, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=4 * KIB, purpose="birth, changes and last will of a device",
 )  # fmt: skip
 CAPABILITIES = _row(
-    "capabilities", m.Capabilities, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
+    "capabilities", m.Capabilities, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.ROLLOUT, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=64 * KIB, purpose="runtime, cached versions, codecs, meters of a device",
 )  # fmt: skip
 TELEMETRY = _row(
@@ -102,7 +104,7 @@ WORKER_LOAD = _row(
     retained=False, qos=0, max_bytes=64 * KIB, purpose="queue, service time and utilisation of a worker",
 )  # fmt: skip
 PROBE = _row(
-    "probe", m.Probe, [_R.DEVICE], [],
+    "probe", m.Probe, [_R.DEVICE, _R.OPERATOR], [],
     retained=False, qos=1, max_bytes=256 * KIB, purpose="padding whose acknowledgement times an idle uplink",
 )  # fmt: skip
 POLICY_STATE = _row(
@@ -121,12 +123,29 @@ RULES = _row(
     "rules", m.Rules, [_R.OPERATOR], [_R.POLICY, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=4 * KIB, purpose="weights, deadline, privacy, battery and plan set at run time",
 )  # fmt: skip
+UPDATE = _row(
+    "update", m.Update, [_R.ROLLOUT], [_R.DEVICE, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=128 * KIB, purpose="the bundle a device should have: its signed manifest",
+)  # fmt: skip
+UPDATE_STATE = _row(
+    "update-state", m.UpdateState, [_R.DEVICE], [_R.ROLLOUT, _R.SUBSCRIBER],
+    retained=True, qos=1, max_bytes=16 * KIB, purpose="how far a device is with its update, and why it failed",
+)  # fmt: skip
+FETCH = _row(
+    "fetch", m.Fetch, [_R.DEVICE], [_R.ROLLOUT],
+    retained=False, qos=0, max_bytes=1 * KIB, purpose="a device asks for the next bytes; asked again when none come",
+)  # fmt: skip
+CHUNK = _row(
+    "chunk", m.Chunk, [_R.ROLLOUT], [_R.DEVICE],
+    retained=False, qos=0, max_bytes=257 * KIB, purpose="these bytes; worthless to a device that has asked anew",
+)  # fmt: skip
 
 CHANNELS: Mapping[str, Channel] = {
     channel.name: channel
     for channel in (
         STATE, CAPABILITIES, TELEMETRY, ACTIVATION, RESULT, OUTCOMES, RECORDED, DECISION,
         WORKER_STATE, WORKER_LOAD, PROBE, POLICY_STATE, SHADOW, RECORDER_STATE, RULES,
+        UPDATE, UPDATE_STATE, FETCH, CHUNK,
     )
 }  # fmt: skip
 

@@ -15,6 +15,8 @@ from wire.plan import Plan
 from wire.tensor import EncodedTensor
 
 MAJOR = 1
+MODEL_DIGITS = 12
+"""Of a sha256 in an activation: enough to tell two models of one name apart."""
 
 
 class DeviceState(StrEnum):
@@ -129,6 +131,13 @@ class Telemetry:
     """Everything dropped, refused, retried or late since the session began, by name."""
     replayed: bool = False
     """True: kept while offline and sent later; not to be steered by."""
+    disk_free_mb: float | None = None
+    """MiB that the client may still write where it keeps its ledger."""
+    throttled: int | None = None
+    """A Raspberry Pi's own bits: 0 voltage too low, 1 frequency capped, 2 slowed down, 3 near the heat limit; the same
+    from 16 on: happened since it was switched on."""
+    uptime_s: float | None = None
+    """Since the client began; a board that restarts again and again shows here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,9 @@ class Activation:
     """Time left until the frame's deadline when it was sent."""
     stamp_ns: int
     """The device's own monotonic clock at sending; echoed, never compared with another clock."""
+    model: str = ""
+    """Beginning of the sha256 of the version's file as the device holds it; a worker with another file must not answer.
+    Empty: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,3 +430,77 @@ class RecorderState:
     """Points that the server refused for good, kept with its reason."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Totals since the recorder began, by name."""
+
+
+class UpdateStage(StrEnum):
+    """How far a device is with the bundle it should have."""
+
+    IDLE = "idle"
+    """Nothing is wanted of it."""
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    TESTING = "testing"
+    TRIAL = "trial"
+    """Switched to and serving frames, but not settled: what was there before is kept."""
+    ACTIVE = "active"
+    FAILED = "failed"
+    """Never switched to; what was there serves on."""
+    ROLLED_BACK = "rolled-back"
+    """Switched to, found worse, and left again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a device should have; an empty retained payload takes it back."""
+
+    rev: int
+    """Names the attempt: with another one, a bundle that failed is tried again."""
+    bundle: str
+    manifest: bytes
+    """JSON, exactly as it was signed."""
+    signature: bytes
+    """Ed25519 over ``manifest``."""
+    trial_frames: int = 30
+    """Frames the new version must serve before it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What came by an update and was kept: a version, ``@settings`` or ``@client``."""
+
+    slot: str
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateState:
+    """How far a device is with its update; sent at birth and whenever it changes."""
+
+    session: int
+    rev: int
+    bundle: str
+    stage: UpdateStage
+    done_bytes: int = 0
+    size_bytes: int = 0
+    reason: str = ""
+    installed: tuple[Installed, ...] = ()
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A device asks for the next bytes of its bundle: the files of the manifest, one after the other."""
+
+    bundle: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes of a bundle."""
+
+    bundle: str
+    offset: int
+    data: bytes

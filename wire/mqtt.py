@@ -7,6 +7,7 @@ paho or a callback ends the connection, is counted, and the thread connects anew
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import logging
@@ -16,6 +17,7 @@ import select
 import socket
 import ssl
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -119,6 +121,11 @@ class Link:
         """Publications queued here or not yet acknowledged."""
         with self._lock:
             return len(self._outbox) + len(self._unacked)
+
+    @property
+    def problem(self) -> str:
+        """Why the last connection ended, or the last attempt failed; empty before the first did."""
+        return self._last_reason
 
     def start(self) -> None:
         """Begin connecting; the broker may be down, and may come and go."""
@@ -326,7 +333,7 @@ class Link:
         if settings.username is not None:
             client.username_pw_set(settings.username, _read_password(settings.password_file))
         if settings.tls is not None:
-            client.tls_set_context(_tls_context(settings.tls))
+            client.tls_set_context(tls_context(settings.tls))
         if will is not None:
             properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
             properties.WillDelayInterval = will_delay_s
@@ -436,11 +443,18 @@ def _unsent_bytes(sock: Any) -> int:
 
     Those under way do not count: a peer may keep its acknowledgement for 40 ms although they have long arrived.
     """
-    held = fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4))
+    try:
+        held = fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4))
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTTY, errno.EINVAL):
+            raise
+        # An emulated kernel (qemu-user, for one) may not know this; the older question counts those under way too.
+        held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(held, sys.byteorder)
 
 
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Return how to speak TLS by these certificates; raises ``WireError`` for files that cannot be used."""
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -28,9 +28,9 @@ class Account:
     """Somebody who may connect."""
 
     role: str
-    serial: str
-    """Of its certificate, in digits: it has more bits than an integer of TOML."""
-    expires_s: int
+    serial: str = ""
+    """Of its certificate, in digits: it has more bits than an integer of TOML. Empty at a plain site."""
+    expires_s: int = 0
     """Unix seconds, as all times here."""
     revoked_s: int | None = None
     tags: tuple[str, ...] = ()
@@ -52,6 +52,8 @@ class Register:
     hosts: tuple[str, ...]
     """Names and addresses by which the broker is reached, the usual one first."""
     port: int
+    secure: bool = True
+    """False: a plain site, without certificates, where everybody may do everything."""
     accounts: Mapping[str, Account] = field(default_factory=dict)
     replaced: tuple[Replaced, ...] = ()
 
@@ -84,16 +86,24 @@ class SiteRegister:
             raise IdentityError(f"no site in {self.folder}: make one with splitfleet site init NAME --host ADDRESS")
         return load_settings(Register, self._file)
 
-    def create(self, site: str, hosts: Sequence[str], port: int, now: datetime.datetime) -> Register:
-        """Make the site's authority and the broker's certificate; raises ``IdentityError`` where a site is already."""
+    def create(
+        self, site: str, hosts: Sequence[str], port: int, now: datetime.datetime, *, secure: bool = True
+    ) -> Register:
+        """Make the site's authority and the broker's certificate; raises ``IdentityError`` where a site is already.
+
+        A site that is not ``secure`` has neither.
+        """
         check_name(site, "site")
         with self._locked():
             if self._file.exists():
                 raise IdentityError(f"{self.folder} holds a site already: see splitfleet site status")
+            register = Register(site, tuple(hosts), port, secure)
+            if not secure:
+                _replace(self._file, _toml(register))
+                return register
             authority = Authority.create(site, now)
             _replace(self._authority_key, authority.pair.key, 0o600)
             _replace(self.ca, authority.pair.certificate)
-            register = Register(site, tuple(hosts), port)
             self._sign(authority, SERVER, now, register.hosts)
             self._write(register, authority, now)
             return register
@@ -107,15 +117,19 @@ class SiteRegister:
         if name == SERVER:
             raise IdentityError(f"'{SERVER}' is the broker's own account: choose another name")
         with self._locked():
-            register, authority = self.read(), self._authority()
+            register = self.read()
             held = register.accounts.get(name)
             if held is not None and held.role != role:
                 raise IdentityError(f"{name} is a {held.role} of this site already: choose another name")
-            replaced = register.replaced
+            kept = tuple(tags) or (held.tags if held else ())
+            if not register.secure:
+                account = Account(str(role), tags=kept)
+                _replace(self._file, _toml(replace(register, accounts={**register.accounts, name: account})))
+                return account
+            authority, replaced = self._authority(register), register.replaced
             if held is not None:
                 replaced += (Replaced(held.serial, held.revoked_s or int(now.timestamp())),)
             told = facts(self._sign(authority, name, now).certificate)
-            kept = tuple(tags) or (held.tags if held else ())
             account = Account(str(role), str(told.serial), int(told.expires.timestamp()), None, kept)
             accounts = {**register.accounts, name: account}
             self._write(replace(register, accounts=accounts, replaced=replaced), authority, now)
@@ -124,7 +138,8 @@ class SiteRegister:
     def revoke(self, name: str, now: datetime.datetime) -> Account:
         """Take an account's rights: its certificate is listed as revoked, its lines in the ACL and its key are gone."""
         with self._locked():
-            register, authority = self.read(), self._authority()
+            register = self.read()
+            authority = self._authority(register)
             held = register.accounts.get(name)
             if held is None:
                 known = ", ".join(sorted(register.accounts)) or "nobody"
@@ -137,15 +152,32 @@ class SiteRegister:
     def renew_server(self, now: datetime.datetime, hosts: Sequence[str] = ()) -> Register:
         """Give the broker a new certificate, for other ``hosts`` where they are told."""
         with self._locked():
-            register, authority = self.read(), self._authority()
+            register = self.read()
+            authority = self._authority(register)
             register = replace(register, hosts=tuple(hosts) or register.hosts)
             self._sign(authority, SERVER, now, register.hosts)
             self._write(register, authority, now)
             return register
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the ACL says what today's channel table says."""
+        register = self.read()
+        return not register.secure or (self.acl.is_file() and self.acl.read_bytes() == _acl(register))
+
+    def refresh(self) -> bool:
+        """Bring the ACL up to date with the channel table, which grows with releases; return whether it was not."""
+        if self.up_to_date:
+            return False
+        with self._locked():
+            _replace(self.acl, _acl(self.read()))
+        return True
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _authority(self) -> Authority:
+    def _authority(self, register: Register) -> Authority:
+        if not register.secure:
+            raise IdentityError("a plain site has no certificates, so nobody can be shut out: make one without --plain")
         try:
             return Authority(Pair(self.ca.read_bytes(), self._authority_key.read_bytes()))
         except OSError as error:
@@ -160,15 +192,12 @@ class SiteRegister:
     def _write(self, register: Register, authority: Authority, now: datetime.datetime) -> None:
         """Write what follows from the register first, the register itself last: it is what the next change reads."""
         gone = [Revocation(int(one.serial), _utc(one.at_s)) for one in register.replaced]
-        live: dict[str, Role] = {}
-        for name, account in register.accounts.items():
-            if account.revoked_s is None:
-                live[name] = Role(account.role)
-            else:
+        for account in register.accounts.values():
+            if account.revoked_s is not None:
                 gone.append(Revocation(int(account.serial), _utc(account.revoked_s)))
         _replace(self.revoked, authority.revoked(gone, now))
-        _replace(self.acl, acl_file(register.site, live).encode())
-        _replace(self._file, tomli_w.dumps(_without_none(asdict(register))).encode())
+        _replace(self.acl, _acl(register))
+        _replace(self._file, _toml(register))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -188,6 +217,15 @@ def _replace(path: Path, content: bytes, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def _acl(register: Register) -> bytes:
+    live = {name: Role(account.role) for name, account in register.accounts.items() if account.revoked_s is None}
+    return acl_file(register.site, live).encode()
+
+
+def _toml(register: Register) -> bytes:
+    return tomli_w.dumps(_without_none(asdict(register))).encode()
 
 
 def _without_none(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,8 @@ def test_missing_and_garbled_files_are_not_known(tmp_path: Path, text: str) -> N
     assert meters.battery_share(tmp_path) is None
     assert meters.temperature_c(tmp_path) is None
     assert meters.resident_mb(tmp_path) is None
+    assert meters.throttled(tmp_path) is None
+    assert meters.disk_free_mb(tmp_path / "nowhere") is None
     root = lay_out(
         tmp_path,
         {
@@ -95,6 +98,7 @@ def test_missing_and_garbled_files_are_not_known(tmp_path: Path, text: str) -> N
             "sys/class/power_supply/BAT0/type": "Battery",
             "sys/class/power_supply/BAT0/capacity": text,
             "sys/class/thermal/thermal_zone0/temp": text,
+            "sys/devices/platform/soc/soc:firmware/get_throttled": f"?{text}",  # hexadecimal, as 1e400 would be
             "proc/self/statm": text.replace("nan", "1 x").split(" ")[0],
         },
     )
@@ -102,6 +106,7 @@ def test_missing_and_garbled_files_are_not_known(tmp_path: Path, text: str) -> N
     assert meters.battery_share(root) is None
     assert meters.temperature_c(root) is None
     assert meters.resident_mb(root) is None
+    assert meters.throttled(root) is None
     assert meters.board_name(root)
 
 
@@ -118,8 +123,11 @@ def test_battery_temperature_memory_and_name(tmp_path: Path) -> None:
             "sys/class/thermal/thermal_zone2/temp": "oops",
             "proc/self/statm": "100000 2560 100 1 0 1 0",
             "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
+            "sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n",
         },
     )
+    assert meters.throttled(root) == 0b0101_0000_0000_0000_0101
+    assert 0 < (meters.disk_free_mb(root) or 0) <= shutil.disk_usage(root).total / 2**20
     assert meters.battery_share(root) == 0.87
     assert meters.temperature_c(root) == 52.25
     page_mb = os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -86,9 +86,14 @@ class Peer:
         self.ask_encoded(frame, (encode_tensor(array, plan.codec),), plan, budget_ms)
 
     def ask_encoded(
-        self, frame: int, tensors: tuple[EncodedTensor, ...], plan: Plan, budget_ms: float = 20_000.0
+        self,
+        frame: int,
+        tensors: tuple[EncodedTensor, ...],
+        plan: Plan,
+        budget_ms: float = 20_000.0,
+        model: str = "",
     ) -> None:
-        self.say(channels.ACTIVATION, Activation(1, frame, plan, tensors, budget_ms, 1000 + frame))
+        self.say(channels.ACTIVATION, Activation(1, frame, plan, tensors, budget_ms, 1000 + frame, model))
 
     def results(self) -> dict[int, Result]:
         """Return results by frame; fails if a frame was answered twice."""

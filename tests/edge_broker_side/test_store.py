@@ -14,6 +14,7 @@ from edge_broker_side.points import (
     INFERENCE,
     MEASUREMENTS,
     Kind,
+    Point,
     decision_point,
     inference_points,
     policy_point,
@@ -288,7 +289,8 @@ def test_every_message_fills_its_columns() -> None:
     (inference,) = inference_points("s", "d", Outcomes(1, 1, 1, (PLAN,), (full,)))
     telemetry = telemetry_point(
         "s", "d",
-        Telemetry(1, 1, 1, PLAN, 1, 1.0, 1, 1, 1.0, 1.0, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1.0, 1.0, energy, {"late": 1}),
+        Telemetry(1, 1, 1, PLAN, 1, 1.0, 1, 1, 1.0, 1.0, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1.0, 1.0, energy, {"late": 1},
+                  False, 1.0, 1, 1.0),
     )  # fmt: skip
     worker = worker_point("s", "w", WorkerLoad(1, 1, 1.0, 1, 1, 1, 1, 0.5, 1.0, 1.0, {"net/c2": 1.5}, {"x": 2}))
     decision = decision_point("s", "d", Decision(1, PLAN, 1.0, "p", "r", 1))
@@ -328,6 +330,27 @@ def test_a_store_of_before_the_policys_tables_gets_them_and_keeps_its_rows(path:
         told = db.execute(f"SELECT {names} FROM shadow").fetchall()
     db.close()
     assert told == [(7, "plant", "cam", "p", "q", str(LOCAL), str(LOCAL), 0.5, None)]
+
+
+def test_a_store_of_before_the_boards_new_figures_gets_their_columns_and_keeps_its_rows(path: Path) -> None:
+    new = ("disk_free_mb", "throttled", "uptime_s")
+    old, told = (telemetry_point("plant", "cam", Telemetry(1, seq, 1, PLAN, 1, 1.0, 1, 1)) for seq in (1, 2))
+    store = open_at(path)
+    store.write([old])
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "".join(f"ALTER TABLE telemetry DROP COLUMN {name};" for name in new) + "PRAGMA user_version = 3;"
+        )
+    db.close()
+    store = open_at(path)
+    full = Point(told.measurement, told.at_ms, {**told.values, "disk_free_mb": 7.5, "throttled": 5, "uptime_s": 1.5})
+    assert [store.write([old]), store.write([full])] == [0, 1]
+    store.close()
+    with sqlite3.connect(path) as db:
+        rows = db.execute(f"SELECT seq, {', '.join(new)} FROM telemetry ORDER BY seq").fetchall()
+    db.close()
+    assert rows == [(1, None, None, None), (2, 7.5, 5, 1.5)]
 
 
 def test_ids_are_never_tags() -> None:

@@ -20,13 +20,14 @@ from tests.edge_broker_side.stores import (
     write_store,
     write_version,
 )
+from tflite_models.catalog import load_folder
 from tflite_models.runtime import Submodel
 from tflite_models.synthetic import conv_chain
 from wire.channels import ACTIVATION, RESULT, WORKER_LOAD, WORKER_STATE
 from wire.link import LinkSettings
 from wire.messages import DeviceState, Outcome, Status
 from wire.plan import Plan
-from wire.tensor import EncodedTensor, decode
+from wire.tensor import EncodedTensor, decode, encode
 
 MID = Plan("toy", "mid", "f32")
 
@@ -86,6 +87,20 @@ def test_a_classifier_answers_with_its_best_label(mosquitto: Broker, site: str, 
         peer.until(peer.results)
         best = peer.results()[1].best
         assert best is not None and (best.label, best.score) == (17, 0.75) and not peer.results()[1].outputs
+
+
+def test_a_head_of_another_model_is_given_no_tail(mosquitto: Broker, site: str, store: Path) -> None:
+    """While a version of the same name is rolled out, two models answer to it: their halves must never meet."""
+    held = load_folder(store / "toy").version.sha256
+    tensors = (encode(picture(EXTENT, 1), MID.codec),)
+    with running(run, worker(mosquitto, site, store)), Peer(mosquitto, site, RESULT, WORKER_STATE) as peer:
+        ready(peer)
+        for frame, model in enumerate((held[:12], "", "0" * 12, held[:11] + ("0" if held[11] != "0" else "1"))):
+            peer.ask_encoded(frame, tensors, MID, model=model)
+        peer.until(lambda: len(peer.results()) == 4)
+        statuses = [peer.results()[frame].status for frame in range(4)]
+        assert statuses == [Status.OK, Status.OK, Status.UNKNOWN_PLAN, Status.UNKNOWN_PLAN]
+        assert peer.results()[2].reason == "this worker has another model of the name toy"
 
 
 def test_every_kind_of_refusal_is_one_answer(any_broker: Broker, site: str, store: Path) -> None:

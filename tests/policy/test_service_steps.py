@@ -377,3 +377,26 @@ def test_the_mix_of_plans_is_told() -> None:
     assert state.plans == (m.PlanShare(link.decisions[-1].plan, 1, 1.0),)
     assert (state.devices, state.decisions, state.policy) == (1, 1, "a2c")
     assert state.decide_ms_max >= state.decide_ms_mean > 0
+
+
+def capabilities(session: int, **sha256: str) -> Received:
+    versions = tuple(m.CachedVersion(name, sha) for name, sha in sha256.items())
+    told = m.Capabilities(
+        session, "0.1", "board", "board", "tflite-runtime 2.14.0", 4, 1000, versions, tuple(FACTS.codecs),
+        m.EnergySource.MODELLED, 2.0, 400.0,
+    )  # fmt: skip
+    return said(channels.CAPABILITIES, "cam", told)
+
+
+def test_a_device_whose_version_was_replaced_is_told_another() -> None:
+    """A roll-out gives a device another file under the same name: plans of the old one are not told to it any more."""
+    link = Link()
+    running = service(link, policy="greedy")
+    running.step([CONNECTED], 0.0)
+    run(link, running, 1.0, 2.0, 3.0)
+    told, before = list(link.decisions), link.decisions[-1]
+    replaced = {**SHA, before.plan.version: "of a roll-out"}
+    running.step([capabilities(1, **replaced)], 3.5)
+    run(link, running, 4.0, 5.0, 6.0, 7.0, 8.0)
+    after = link.decisions[len(told) :]
+    assert after and all(d.plan.version != before.plan.version and d.rev > before.rev for d in after)

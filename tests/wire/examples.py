@@ -9,12 +9,15 @@ from wire.messages import (
     Activation,
     CachedVersion,
     Capabilities,
+    Chunk,
     Compared,
     Decision,
     DeviceState,
     EnergySource,
+    Fetch,
     FoldedCount,
     FrameOutcome,
+    Installed,
     Outcome,
     Outcomes,
     PlanShare,
@@ -29,6 +32,9 @@ from wire.messages import (
     State,
     Status,
     Telemetry,
+    Update,
+    UpdateStage,
+    UpdateState,
     WorkerLoad,
     WorkerState,
 )
@@ -200,9 +206,27 @@ EXAMPLES: dict[str, Any] = {
         dead=2,
         counters={"points": 12_345},
     ),
+    "update": Update(7, "resnet-light-0123456789ab", b'{"format": 1}', b"\x01\x02" * 32, 20),
+    "update-state": UpdateState(
+        session=41,
+        rev=7,
+        bundle="resnet-light-0123456789ab",
+        stage=UpdateStage.DOWNLOADING,
+        done_bytes=65_536,
+        size_bytes=400_000,
+        reason="waits for the server",
+        installed=(Installed("resnet-heavy", "resnet-heavy-ba9876543210"),),
+        at_ms=AT_MS,
+    ),
+    "fetch": Fetch("resnet-light-0123456789ab", 65_536, 32_768),
+    "chunk": Chunk("resnet-light-0123456789ab", 65_536, b"\x00\xff\x10"),
 }
 
 GROWN: dict[str, Any] = {
+    "telemetry+board": dataclasses.replace(
+        EXAMPLES["telemetry"], disk_free_mb=1234.5, throttled=0x50005, uptime_s=86_400.5
+    ),
     "rules+policy": dataclasses.replace(EXAMPLES["rules"], policy="greedy", policy_for_s=600.0),
+    "activation+model": dataclasses.replace(EXAMPLES["activation"], model="0123456789ab"),
 }
 """Messages that have grown since, by channel and what was added; the older bytes stay as they are."""

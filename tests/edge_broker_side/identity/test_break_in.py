@@ -1,9 +1,12 @@
-"""Attempts to break into a site over a real mosquitto: each is refused, and shows in the broker's log."""
+"""Attempts to break into a site over a real mosquitto: each is refused, and counted."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from edge_broker_side.broker import Broker, BrokerSettings, BrokerTls, start_broker
+from edge_broker_side.broker_log import read_counts
 from edge_broker_side.identity.register import SERVER, SiteRegister
+from edge_broker_side.refusals import Attempt
 from wire import channels
-from wire.channels import Role
+from wire.channels import CHANNELS, Role
 from wire.inbox import Inbox
 from wire.link import Connected, LinkSettings, Received, Subscription, TlsSettings
 from wire.mqtt import Link
@@ -37,6 +42,13 @@ class Guarded:
         """Start the broker anew."""
         self.broker.stop()
         self.broker = start_broker(self.settings)
+
+    def counts(self, attempt: Attempt, account: str = "", least: int = 1) -> None:
+        """Wait until the broker has counted an attempt."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.broker.refused[attempt, account] < least:
+            assert time.monotonic() < deadline, f"never counted: {attempt} {account}; there are {self.broker.refused}"
+            time.sleep(0.02)
 
     def tls(self, account: str, register: SiteRegister | None = None) -> TlsSettings:
         own = register or self.register
@@ -78,7 +90,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 class Client:
     """A connection with what it heard."""
 
-    def __init__(self, guarded: Guarded, tls: TlsSettings, *filters: str) -> None:
+    def __init__(self, guarded: Guarded, tls: TlsSettings | None, *filters: str) -> None:
         self.inbox = Inbox()
         self.heard: list[str] = []
         self.connected = False
@@ -124,13 +136,43 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_account_of_the_site_gets_in(guarded: Guarded) -> None:
-    with Client(guarded, guarded.tls("cam-01")) as device:
+    own = channels.topic_filter(SITE, channels.DECISION, "cam-01")
+    with Client(guarded, guarded.tls("cam-01"), own) as device:
         device.gets_in()
+        device.says(topic("cam-01", channels.STATE))
+    guarded.broker.stop()
+    assert not guarded.broker.refused, "an honest device was counted"
 
 
 def test_without_a_certificate_nobody_gets_in(guarded: Guarded) -> None:
     with Client(guarded, TlsSettings(str(guarded.register.ca))) as stranger:
         stranger.is_refused()
+    guarded.counts(Attempt.NO_CERTIFICATE)
+
+
+def test_who_speaks_no_tls_is_refused(guarded: Guarded) -> None:
+    with Client(guarded, None) as stranger:
+        stranger.is_refused()
+    guarded.counts(Attempt.NO_TLS)
+
+
+def test_who_does_not_trust_this_site_is_told_of(guarded: Guarded, tmp_path: Path) -> None:
+    other = make_site(tmp_path / "other")
+    context = ssl.create_default_context(cafile=str(other.ca))
+    with socket.create_connection(("127.0.0.1", guarded.broker.port)) as bare, pytest.raises(ssl.SSLError):
+        context.wrap_socket(bare, server_hostname="127.0.0.1")
+    guarded.counts(Attempt.TLS_FAILED)
+
+
+def test_counts_outlive_the_broker_and_whoever_looks_at_the_port_is_none(guarded: Guarded) -> None:
+    with Client(guarded, TlsSettings(str(guarded.register.ca))) as stranger:
+        stranger.is_refused()
+    guarded.broker.stop()
+    folder = Path(guarded.settings.folder)
+    assert read_counts(folder)[Attempt.NO_CERTIFICATE, ""] >= 1
+    guarded.restart()  # which looks at the port until it is open
+    assert guarded.broker.refused == read_counts(folder)
+    assert {attempt for attempt, _ in guarded.broker.refused} == {Attempt.NO_CERTIFICATE}
 
 
 def test_the_certificate_of_another_site_is_worth_nothing(guarded: Guarded, tmp_path: Path) -> None:
@@ -138,9 +180,10 @@ def test_the_certificate_of_another_site_is_worth_nothing(guarded: Guarded, tmp_
     other.add("cam-01", Role.DEVICE, NOW)
     with Client(guarded, guarded.tls("cam-01", other)) as stranger:
         stranger.is_refused()
+    guarded.counts(Attempt.BAD_CERTIFICATE)
 
 
-def test_a_revoked_account_loses_every_right_at_once_and_its_certificate_at_the_next_start(guarded: Guarded) -> None:
+def test_a_revoked_account_loses_every_right_at_once_and_cannot_come_back(guarded: Guarded) -> None:
     register, old = guarded.register, guarded.tls("cam-02")
     kept = guarded.log.parent / "stolen.pem"
     kept.write_bytes(register.key("cam-02").read_bytes())
@@ -157,10 +200,15 @@ def test_a_revoked_account_loses_every_right_at_once_and_its_certificate_at_the_
             witness.until(lambda: topic("cam-01", channels.DECISION) in witness.heard, "its own decision")
         assert topic("cam-02", channels.STATE) not in witness.heard
         assert thief.link.counters["refused_by_broker"] == 1
-        assert thief.inbox.take(0.2) == []
+        assert not [event for event in thief.inbox.take(0.2) if isinstance(event, Received)] and not thief.heard
+    guarded.counts(Attempt.PUBLISH, "cam-02")
+    with Client(guarded, stolen) as thief:  # the broker that runs has read the list
+        thief.is_refused()
+    guarded.counts(Attempt.BAD_CERTIFICATE)
     guarded.restart()
     with Client(guarded, stolen) as thief:
         thief.is_refused()
+    guarded.counts(Attempt.BAD_CERTIFICATE, least=2)
     with Client(guarded, guarded.tls("cam-01")) as other:
         other.gets_in()
 
@@ -197,9 +245,30 @@ def test_what_is_not_ones_own_cannot_be_said(
             forger.gets_in()
             forger.says(topic(name, channel))
             assert forger.link.counters["refused_by_broker"] == 1
+        guarded.counts(Attempt.PUBLISH, account)
         witness.says(topic("cam-01", channels.DECISION))  # comes after whatever was let through
         witness.until(lambda: topic("cam-01", channels.DECISION) in witness.heard, "its own decision")
         assert witness.heard == [topic("cam-01", channels.DECISION)]
+
+
+@pytest.mark.parametrize("role", [Role.DEVICE, Role.WORKER, Role.SUBSCRIBER, Role.OPERATOR])
+def test_every_channel_that_the_table_does_not_let_a_role_write_is_refused_and_counted(
+    guarded: Guarded, role: Role
+) -> None:
+    guarded.register.add("somebody", role, NOW)
+    guarded.restart()
+    own, other = ([topic(name, channel) for channel in CHANNELS.values()] for name in ("somebody", "cam-02"))
+    mine = role is Role.DEVICE
+    may = sum(role in channel.writers for channel in CHANNELS.values())
+    alike = sum(role in channel.writers and not channel.name.startswith("worker-") for channel in CHANNELS.values())
+    with Client(guarded, guarded.tls("somebody")) as client:
+        client.gets_in()
+        for where in (*own, *other):
+            client.says(where)
+        refused = len(own) + len(other) - may - (0 if mine else alike)
+        assert client.link.counters["refused_by_broker"] == refused
+        guarded.counts(Attempt.PUBLISH, "somebody", least=refused)
+        assert guarded.broker.refused[Attempt.PUBLISH, "somebody"] == refused
 
 
 def test_a_device_that_subscribes_to_everything_hears_its_own_alone(guarded: Guarded) -> None:
@@ -211,3 +280,19 @@ def test_a_device_that_subscribes_to_everything_hears_its_own_alone(guarded: Gua
             policy.says(topic("cam-01", channels.DECISION))
         device.until(lambda: bool(device.heard), "its own decision")
         assert set(device.heard) == {topic("cam-01", channels.DECISION)}
+    guarded.counts(Attempt.SUBSCRIBE, "cam-01", least=2)
+
+
+def test_what_a_broker_says_of_every_packet_does_not_reach_its_log_nor_does_a_key(guarded: Guarded) -> None:
+    shared = channels.shared_filter("workers", f"{channels.ROOT}/{SITE}/+/activation")
+    with Client(guarded, guarded.tls("cam-01"), shared) as device:
+        device.gets_in()
+        device.says(topic("cam-01", channels.STATE))
+        device.says(topic("cam-02", channels.STATE))
+    guarded.broker.stop()
+    text = guarded.log.read_text()
+    assert "Denied PUBLISH from cam-01" in text
+    assert not any(words in text for words in ("Received", "Sending", shared, "PRIVATE KEY"))
+    assert guarded.broker.refused[Attempt.SUBSCRIBE, "cam-01"] == 1
+    told = (Path(guarded.settings.folder) / "refused.json").read_text()
+    assert json.loads(told)["refused"] and "PRIVATE" not in told

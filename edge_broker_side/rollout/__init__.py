@@ -1,0 +1,1 @@
+"""Roll-outs: bundles are made and signed, and brought to a fleet in stages."""
