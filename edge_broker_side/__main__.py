@@ -1,4 +1,4 @@
-"""Starts one process of the edge: ``python -m edge_broker_side worker|recorder|broker FILE.toml``."""
+"""Starts one process of the edge: ``python -m edge_broker_side worker|recorder|mirror|broker FILE.toml``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def main() -> int:
     """Parse, set up logging and signals, run; 2 for bad settings, 1 when the service cannot go on."""
     parser = argparse.ArgumentParser(prog="python -m edge_broker_side", description=__doc__)
-    parser.add_argument("service", choices=("worker", "recorder", "broker"))
+    parser.add_argument("service", choices=("worker", "recorder", "mirror", "broker"))
     parser.add_argument("settings", type=Path, help="TOML file")
     arguments = parser.parse_args()
     stop = stop_on_signals()
@@ -55,6 +55,12 @@ def _run(service: str, path: Path, stop: threading.Event) -> None:
         recorder_settings = load_settings(recorder.RecorderSettings, path)
         _log(recorder_settings.log_level)
         recorder.run(recorder_settings, stop)
+    elif service == "mirror":
+        from edge_broker_side import mirror
+
+        mirror_settings = load_settings(mirror.MirrorSettings, path)
+        _log(mirror_settings.log_level)
+        mirror.run(mirror_settings, stop)
     else:
         from edge_broker_side import broker
 
