@@ -157,7 +157,7 @@ def start_broker(settings: BrokerSettings) -> Broker:
     folder = Path(settings.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if mosquitto is not None:
-        command = [*_tether(), mosquitto, "-c", str(_write_mosquitto(settings, folder, port))]
+        command = [*tether(), mosquitto, "-c", str(_write_mosquitto(settings, folder, port))]
         return _launch(settings, MOSQUITTO, _version_of(mosquitto), port, command)
     command = [sys.executable, "-m", "edge_broker_side.embedded", str(_write_embedded(settings, folder, port))]
     return _launch(settings, EMBEDDED, "", port, command)
@@ -275,7 +275,7 @@ def _launch(settings: BrokerSettings, kind: str, version: str, port: int, comman
     raise BrokerError(f"{kind} takes no connections on {settings.host}:{port} after {START_TIMEOUT_S:.0f} s")
 
 
-def _tether() -> list[str]:
+def tether() -> list[str]:
     """Return the prefix that ends a program when we die, however that is; the embedded broker watches its stdin."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
