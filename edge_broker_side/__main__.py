@@ -1,4 +1,4 @@
-"""Starts one process of the edge: ``python -m edge_broker_side worker|recorder|rollout|broker FILE.toml``."""
+"""Starts one process of the edge: ``python -m edge_broker_side worker|recorder|mirror|rollout|broker FILE.toml``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def main() -> int:
     """Parse, set up logging and signals, run; 2 for bad settings, 1 when the service cannot go on."""
     parser = argparse.ArgumentParser(prog="python -m edge_broker_side", description=__doc__)
-    parser.add_argument("service", choices=("worker", "recorder", "rollout", "broker"))
+    parser.add_argument("service", choices=("worker", "recorder", "mirror", "rollout", "broker"))
     parser.add_argument("settings", type=Path, help="TOML file")
     arguments = parser.parse_args()
     stop = stop_on_signals()
@@ -61,6 +61,12 @@ def _run(service: str, path: Path, stop: threading.Event) -> None:
         rollout_settings = load_settings(server.RolloutSettings, path)
         _log(rollout_settings.log_level)
         server.run(rollout_settings, stop)
+    elif service == "mirror":
+        from edge_broker_side import mirror
+
+        mirror_settings = load_settings(mirror.MirrorSettings, path)
+        _log(mirror_settings.log_level)
+        mirror.run(mirror_settings, stop)
     else:
         from edge_broker_side import broker
 

@@ -160,7 +160,7 @@ def start_broker(settings: BrokerSettings) -> Broker:
     folder = Path(settings.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if mosquitto is not None:
-        command = [*_tether(), mosquitto, "-c", str(write_mosquitto(settings, folder, port))]
+        command = [*tether(), mosquitto, "-c", str(write_mosquitto(settings, folder, port))]
         return _launch(settings, MOSQUITTO, _version_of(mosquitto), port, command)
     command = [sys.executable, "-m", "edge_broker_side.embedded", str(write_embedded(settings, folder, port))]
     return _launch(settings, EMBEDDED, "", port, command)
@@ -247,7 +247,7 @@ def _watched(settings: BrokerSettings) -> list[Path]:
     return [Path(name) for name in named if name]
 
 
-def _tether() -> list[str]:
+def tether() -> list[str]:
     """Return the prefix that ends a program when we die, however that is; the embedded broker watches its stdin."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

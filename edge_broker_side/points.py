@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from wire.errors import PayloadError
-from wire.messages import Decision, Outcomes, PolicyState, Shadow, Telemetry, WorkerLoad
+from wire.messages import Decision, Outcomes, PolicyState, RecorderState, Shadow, Telemetry, WorkerLoad
 from wire.plan import Plan
 
 MAX_TAG = 64
@@ -30,6 +32,9 @@ class Kind(StrEnum):
     """Whole numbers by name; each is a field of its own in line protocol."""
     NUMBERS = "numbers"
     """Floats by name, likewise."""
+
+
+_BY_NAME = (Kind.COUNTS, Kind.NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +337,24 @@ def shadow_points(site: str, message: Shadow) -> Iterator[Point]:
         )
 
 
+def ledger_point(site: str, device: str, at_ms: int, captured: int, counted: int, folded: Mapping[str, int]) -> Point:
+    """Return the point of a device's counts, all its sessions together."""
+    values = {"captured": captured, "counted": counted, "gap": captured - counted, "folded": folded}
+    return Point(LEDGER, at_ms, {"site": site, "device": device, **values})
+
+
+def recorder_point(site: str, recorder: str, message: RecorderState) -> Point:
+    """Return the point of a recorder's state."""
+    values = {name: getattr(message, name, None) for name in _names(RECORDER)}
+    values |= {"site": site, "recorder": recorder, "sent_ms": message.at_ms}
+    return Point(RECORDER, message.at_ms, values)
+
+
 def to_cell(column: Column, value: Any) -> Any:
     """Return a value as SQLite keeps it."""
     if value is None:
         return None
-    if column.kind in (Kind.COUNTS, Kind.NUMBERS):
+    if column.kind in _BY_NAME:
         return json.dumps(dict(value), sort_keys=True)
     return str(value) if column.kind in (Kind.TAG, Kind.TEXT) else value
 
@@ -347,20 +365,47 @@ def to_line(measurement: Measurement, number: int, at_ms: int, cells: Sequence[A
     ``number`` (of the row in the store) makes the nanosecond stamp unique, since points of one series with the same
     stamp overwrite each other; the same row always gives the same line, so it may be written twice.
     """
-    tags, values = [], []
-    for column, cell in zip(measurement.columns, cells, strict=True):
+    tags_of, fields = _LAYOUTS[measurement.name]
+    values: list[str] = []
+    for name, kind, place in fields:
+        cell = cells[place]
         if cell is None:
             continue
-        if column.kind is Kind.TAG:
-            if text := _tag(str(cell)):
-                tags.append(f"{column.name}={text}")
-        elif column.kind in (Kind.COUNTS, Kind.NUMBERS):
-            suffix = "i" if column.kind is Kind.COUNTS else ""
-            values += [f"{_tag(f'{column.name}_{name}')}={n}{suffix}" for name, n in json.loads(cell).items()]
+        if kind is Kind.FLOAT:
+            values.append(f"{name}={float(cell)}")
+        elif kind is Kind.INT:
+            values.append(f"{name}={int(cell)}i")
+        elif kind is Kind.BOOL:
+            values.append(f"{name}={'true' if cell else 'false'}")
+        elif kind is Kind.TEXT:
+            values.append(f'{name}="{_text(str(cell))}"')
         else:
-            values.append(f"{column.name}={_field(column.kind, cell)}")
+            suffix = "i" if kind is Kind.COUNTS else ""
+            values += [f"{_tag(f'{name}_{key}')}={n}{suffix}" for key, n in json.loads(cell).items()]
     stamp_ns = min(max(at_ms, 0), MAX_AT_MS) * 1_000_000 + number % 1_000_000
-    return f"{','.join([measurement.name, *tags])} {','.join(values)} {stamp_ns}"
+    return f"{_series(measurement.name, *tags_of(cells))} {','.join(values)} {stamp_ns}"
+
+
+_Fields = tuple[tuple[str, Kind, int], ...]
+
+
+def _layout(measurement: Measurement) -> tuple[Callable[[Sequence[Any]], tuple[Any, ...]], _Fields]:
+    """Return what picks the tags from a row's cells, and names, kinds and places of the fields."""
+    columns = list(enumerate(measurement.columns))
+    tags = [place for place, column in columns if column.kind is Kind.TAG]
+    fields = tuple((column.name, column.kind, place) for place, column in columns if column.kind is not Kind.TAG)
+    return itemgetter(*tags), fields
+
+
+_LAYOUTS = {measurement.name: _layout(measurement) for measurement in MEASUREMENTS}
+_TAGS = {one.name: [column.name for column in one.columns if column.kind is Kind.TAG] for one in MEASUREMENTS}
+
+
+@lru_cache(maxsize=4096)
+def _series(measurement: str, *cells: str | None) -> str:
+    """Return measurement and tags as they begin a line; the frames of one device share a few of them."""
+    tags = zip(_TAGS[measurement], cells, strict=True)
+    return ",".join([measurement, *(f"{name}={text}" for name, cell in tags if cell and (text := _tag(cell)))])
 
 
 def _names(measurement: Measurement) -> tuple[str, ...]:
@@ -371,18 +416,14 @@ def _plan(plan: Plan) -> dict[str, str]:
     return {"version": plan.version, "cut": plan.cut, "codec": plan.codec}
 
 
-def _field(kind: Kind, cell: Any) -> str:
-    if kind is Kind.INT:
-        return f"{int(cell)}i"
-    if kind is Kind.FLOAT:
-        return repr(float(cell))
-    if kind is Kind.BOOL:
-        return "true" if cell else "false"
-    text = str(cell).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
-    return f'"{text}"'
+def _text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
+
+
+def tag_text(text: str) -> str:
+    """Return a tag as a server keeps it: control characters and backslashes, which readers disagree upon, are ``_``."""
+    return "".join("_" if one == "\\" or not one.isprintable() else one for one in text[:MAX_TAG])
 
 
 def _tag(text: str) -> str:
-    """Escape a tag; control characters and backslashes, which no reader agrees upon, become ``_``."""
-    clean = "".join("_" if character == "\\" or not character.isprintable() else character for character in text)
-    return clean[:MAX_TAG].replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
+    return tag_text(text).replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")

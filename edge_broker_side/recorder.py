@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge_broker_side.errors import EdgeError
-from edge_broker_side.points import (
-    Point,
-    decision_point,
-    inference_points,
-    policy_point,
-    shadow_points,
-    telemetry_point,
-    worker_point,
-)
-from edge_broker_side.store import (
-    Presence,
-    SessionCount,
-    StoreCorrupt,
-    StoreError,
-    StoreSettings,
-    open_store,
-    set_aside,
-)
+from edge_broker_side.influx_settings import InfluxSettings
+from edge_broker_side.points import recorder_point
+from edge_broker_side.recorder_turn import ADD, Turn
+from edge_broker_side.store import StoreCorrupt, StoreError, StoreSettings, open_store, set_aside
 from wire import channels
-from wire.channels import Address
 from wire.codec import decode, encode
 from wire.errors import PayloadError, TopicError
+from wire.exposition import Exposition, PrometheusSettings
 from wire.inbox import Inbox
 from wire.link import LinkSettings, Received, Subscription
-from wire.messages import Capabilities, Outcomes, Recorded, Shadow, State, WorkerState
+from wire.messages import RecorderState
 from wire.mqtt import Link
+
+if TYPE_CHECKING:
+    from edge_broker_side.forwarder import Forwarder
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +35,7 @@ SESSION_EXPIRY_S = 86_400
 IDLE_S = 0.2
 TRIM_EVERY_S = 10.0
 COMPLAIN_EVERY_S = 60.0
-MAX_FRAMES = 2**48
-"""More than a device can capture; sums of larger figures would overflow."""
-HEARD = (
-    channels.STATE,
-    channels.CAPABILITIES,
-    channels.TELEMETRY,
-    channels.OUTCOMES,
-    channels.DECISION,
-    channels.WORKER_STATE,
-    channels.WORKER_LOAD,
-    channels.POLICY_STATE,
-    channels.SHADOW,
-)
+HEARD = tuple(channels.CHANNELS[name] for name in ADD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +47,17 @@ class RecorderSettings:
     name: str = "recorder"
     link: LinkSettings = field(default_factory=LinkSettings)
     log_level: str = "info"
+    influx: InfluxSettings | None = None
+    """The metrics server to forward to; left out: the store is the whole story."""
+    prometheus: PrometheusSettings | None = None
+    state_period_s: float = 5.0
+    """Between two messages about itself."""
 
     def __post_init__(self) -> None:
         channels.check_name(self.site, "site")
         channels.check_name(self.name, "name")
-
-
-@dataclass(slots=True)
-class Turn:
-    """What one turn of the loop collects for one transaction."""
-
-    points: list[Point] = field(default_factory=list)
-    counts: list[SessionCount] = field(default_factory=list)
-    presence: list[Presence] = field(default_factory=list)
-    receipts: list[tuple[str, Recorded]] = field(default_factory=list)
-    """(device, receipt), to be sent when everything is on disk."""
-
-    def __bool__(self) -> bool:
-        return bool(self.points or self.counts or self.presence)
+        if self.state_period_s <= 0:
+            raise ValueError(f"state_period_s is {self.state_period_s}, allowed is more than 0")
 
 
 class Recorder:
@@ -101,6 +70,13 @@ class Recorder:
         self._store = open_store(settings.store)
         self._trim_at_s = 0.0
         self._complain_at_s = 0.0
+        self._forwarder = self._make_forwarder()
+        asked = settings.prometheus
+        self._exposition = Exposition(asked, "recorder", settings.site, settings.name) if asked else None
+        self._session = time.time_ns() // 1_000_000
+        self._told_at_s = time.monotonic()
+        self._told: Counter[str] = Counter()
+        """Counters as they were then."""
         self._link = Link(
             # What arrives while we are away waits at the broker, for a day.
             dataclasses.replace(settings.link, session_expiry_s=SESSION_EXPIRY_S),
@@ -111,6 +87,8 @@ class Recorder:
 
     def serve(self, stop: threading.Event) -> None:
         """Record until ``stop`` is set."""
+        if self._forwarder is not None:
+            self._forwarder.start()
         self._link.start()
         while not stop.is_set():
             self.turn(IDLE_S)
@@ -118,9 +96,13 @@ class Recorder:
                 raise EdgeError("the link's thread has ended: see the log")
 
     def close(self) -> None:
-        """Store what has arrived, send the receipts, say goodbye."""
+        """Store what has arrived, send the receipts, say goodbye, forward what still waits."""
         self.turn(0.0)
         self._link.stop()
+        if self._forwarder is not None:
+            self._forwarder.close()
+        if self._exposition is not None:
+            self._exposition.close()
         self._store.close()
         log.info("stopped: %s", dict(self.counters))
 
@@ -132,12 +114,15 @@ class Recorder:
                 self._read(event, turn)
         if turn:
             self._write(turn)
-        self._trim(time.monotonic())
+        now_s = time.monotonic()
+        self._trim(now_s)
+        if now_s >= self._told_at_s + self._settings.state_period_s:
+            self._tell(now_s)
 
     def _read(self, event: Received, turn: Turn) -> None:
         try:
             address = channels.parse_topic(event.topic)
-            add = _ADD.get(address.channel.name)
+            add = ADD.get(address.channel.name)
             if add is None:  # a session of before may still be subscribed to it
                 self.counters["refused_channel"] += 1
                 return
@@ -173,11 +158,70 @@ class Recorder:
             log.error("nothing is recorded: %s (%d points so far)", error, self.counters["points_not_stored"])
 
     def _begin_anew(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.close()
+            self.counters.update(self._forwarder.counters)  # the next one begins at 0
         self._store.close()
         path = Path(self._settings.store.path)
         if path.exists():
             log.error("the damaged store is kept as %s", set_aside(path))
         self._store = open_store(self._settings.store)
+        self._forwarder = self._make_forwarder()
+        if self._forwarder is not None:
+            self._forwarder.start()
+
+    def _make_forwarder(self) -> Forwarder | None:
+        if self._settings.influx is None:
+            return None
+        from edge_broker_side.forwarder import Forwarder
+
+        return Forwarder(Path(self._settings.store.path), self._settings.influx, random.Random())
+
+    def _tell(self, now_s: float) -> None:
+        """Publish how we fare, and store it as a point like any other."""
+        state = self._state(now_s)
+        topic = channels.topic(self._settings.site, self._settings.name, channels.RECORDER_STATE)
+        payload = encode(channels.RECORDER_STATE, state)
+        self._link.publish(topic, payload, qos=channels.RECORDER_STATE.qos, watch=False)
+        if self._exposition is not None:
+            self._exposition.show(state)
+        self._write(Turn([recorder_point(self._settings.site, self._settings.name, state)]))
+
+    def _state(self, now_s: float) -> RecorderState:
+        forwarder = self._forwarder
+        counters = Counter(self.counters)
+        counters.update({f"link_{name}": count for name, count in self._link.counters.items()})
+        counters["inbox_refused"] = self._inbox.refused
+        if forwarder is not None:
+            counters.update(forwarder.counters)
+        told, self._told = self._told, counters
+        period_s, self._told_at_s = now_s - self._told_at_s, now_s
+        standing, store_bytes = None, 0
+        try:
+            store_bytes = self._store.used_bytes()
+            standing = self._store.standing()
+        except StoreError as error:
+            self._not_stored(Turn(), error)
+        state = RecorderState(
+            self._session,
+            time.time_ns() // 1_000_000,
+            period_s * 1000,
+            counters["points"] - told["points"],
+            store_bytes,
+            counters=counters,
+        )
+        if forwarder is None:
+            return state
+        if standing is not None:
+            counters["trimmed_unforwarded"] = standing.trimmed_unforwarded
+            state = dataclasses.replace(state, waiting=standing.waiting, oldest_s=standing.oldest_s, dead=standing.dead)
+        return dataclasses.replace(
+            state,
+            server=forwarder.server,
+            reachable=forwarder.reachable,
+            problem=forwarder.problem,
+            forwarded=counters["forwarded"] - told["forwarded"],
+        )
 
     def _trim(self, now_s: float) -> None:
         if now_s < self._trim_at_s:
@@ -187,55 +231,6 @@ class Recorder:
             self.counters["rows_trimmed"] += self._store.trim()
         except StoreError as error:
             self._not_stored(Turn(), error)
-
-
-def _add_outcomes(turn: Turn, address: Address, message: Outcomes) -> None:
-    site, device = address.site, address.name
-    if message.session < 1 or not 0 <= message.captured <= MAX_FRAMES:
-        raise PayloadError("outcomes", f"session {message.session} with {message.captured} frames cannot be")
-    if any(not 0 <= one.frames <= MAX_FRAMES for one in message.folded):
-        raise PayloadError("outcomes", "a folded count that cannot be")
-    points = list(inference_points(site, device, message))  # refused as a whole, before anything is counted
-    folded = tuple((str(one.outcome), one.reason, one.frames) for one in message.folded)
-    turn.points += points
-    turn.counts.append(SessionCount(site, device, message.session, message.captured, folded))
-    turn.receipts.append((device, Recorded(message.session, message.batch)))
-
-
-def _add_state(turn: Turn, address: Address, message: State | WorkerState) -> None:
-    role = "worker" if isinstance(message, WorkerState) else "device"
-    turn.presence.append(
-        Presence(address.site, address.name, role, message.session, str(message.state), message.reason, message.at_ms)
-    )
-
-
-def _add_capabilities(turn: Turn, address: Address, message: Capabilities) -> None:
-    about = json.dumps(dataclasses.asdict(message), sort_keys=True)
-    turn.presence.append(Presence(address.site, address.name, "device", message.session, about=about))
-
-
-def _add_shadow(turn: Turn, address: Address, message: Shadow) -> None:
-    turn.points += list(shadow_points(address.site, message))  # refused as a whole
-
-
-def _one(make: Callable[[str, str, Any], Point]) -> Callable[[Turn, Address, Any], None]:
-    def add(turn: Turn, address: Address, message: Any) -> None:
-        turn.points.append(make(address.site, address.name, message))
-
-    return add
-
-
-_ADD: dict[str, Callable[[Turn, Address, Any], None]] = {
-    channels.STATE.name: _add_state,
-    channels.CAPABILITIES.name: _add_capabilities,
-    channels.TELEMETRY.name: _one(telemetry_point),
-    channels.OUTCOMES.name: _add_outcomes,
-    channels.DECISION.name: _one(decision_point),
-    channels.WORKER_STATE.name: _add_state,
-    channels.WORKER_LOAD.name: _one(worker_point),
-    channels.POLICY_STATE.name: _one(policy_point),
-    channels.SHADOW.name: _add_shadow,
-}
 
 
 def run(settings: RecorderSettings, stop: threading.Event) -> None:

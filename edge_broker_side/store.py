@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_broker_side.errors import EdgeError
-from edge_broker_side.points import INFERENCE, MEASUREMENTS, Kind, Measurement, Point, to_cell, to_line
+from edge_broker_side.points import INFERENCE, MEASUREMENTS, Point, ledger_point, to_cell
+from edge_broker_side.store_bounds import drop_older, drop_share, fold_sessions, used_bytes
+from edge_broker_side.store_file import (
+    SCHEMA,
+    Standing,
+    insert_into,
+    make_tables,
+    read_standing,
+    rows_after,
+    version_of,
+)
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 4
-"""1 had no tables of the policy, 2 none of ledger and recorder, 3 fewer columns of telemetry; what is missing is added
-when such a store is opened."""
-TRIM_SHARE = 0.05
-"""Of a measurement's rows, per step of trimming by size."""
-MAX_SESSIONS = 1000
-"""Per device; older ones are added up in one row, with session 0."""
-_TYPES = {Kind.INT: "INTEGER", Kind.BOOL: "INTEGER", Kind.FLOAT: "REAL"}
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (site TEXT, device TEXT, session INTEGER, captured INTEGER NOT NULL DEFAULT 0,
- recorded INTEGER NOT NULL DEFAULT 0, trimmed_frame INTEGER NOT NULL DEFAULT 0, seen_ms INTEGER NOT NULL,
- PRIMARY KEY (site, device, session)) WITHOUT ROWID;
-CREATE TABLE folded (site TEXT, device TEXT, session INTEGER, outcome TEXT, reason TEXT, frames INTEGER NOT NULL,
- PRIMARY KEY (site, device, session, outcome, reason)) WITHOUT ROWID;
-CREATE TABLE totals (site TEXT, device TEXT, outcome TEXT, frames INTEGER NOT NULL,
- PRIMARY KEY (site, device, outcome)) WITHOUT ROWID;
-CREATE TABLE trimmed (measurement TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE presence (site TEXT, name TEXT, role TEXT, session INTEGER, state TEXT, reason TEXT, at_ms INTEGER,
- about TEXT, PRIMARY KEY (site, name, role)) WITHOUT ROWID;
-"""
+_INSERT = {measurement.name: insert_into(measurement) for measurement in MEASUREMENTS}
+_Group = tuple[str, str, str, int]
+"""Measurement; of frames also site, device and session."""
 
 
 class StoreError(EdgeError):
@@ -99,14 +90,16 @@ class Store:
         self._settings = settings
         path = Path(settings.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _translated(path):
+        with translated(path):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             try:
-                self._open()
+                version = self._open()
+                self._numbers = itertools.count(self._meta("next_number") or 1)
+                if 0 < version < SCHEMA:
+                    self._tell_everybodys_ledger()
             except BaseException:
                 self._db.close()
                 raise
-        self._numbers = itertools.count(self._meta("next_number") or 1)
 
     def close(self) -> None:
         """Close it; the write-ahead log is merged into the file."""
@@ -120,39 +113,54 @@ class Store:
         Raises ``StoreError`` and then has stored nothing of it.
         """
         now_ms = time.time_ns() // 1_000_000
+        devices: dict[tuple[str, str], None] = {}
         with self._transaction():
-            new = sum(self._insert(point, now_ms) for point in points)
+            new = sum(self._insert(key, list(group), now_ms) for key, group in itertools.groupby(points, _group))
             for count in counts:
                 self._count(count, now_ms)
+                devices[count.site, count.device] = None
+            told = self._tell_ledgers(devices, now_ms)
             for one in presence:
                 self._note(one)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('next_number', ?)", (next(self._numbers),))
+            self._db.execute("UPDATE meta SET value = value + ? WHERE key = 'waiting'", (new + told,))
         return new
 
     def trim(self) -> int:
         """Drop the oldest rows beyond the bounds and return how many; totals keep their counts."""
         oldest_ms = time.time_ns() // 1_000_000 - int(self._settings.max_age_days * 86_400_000)
-        gone = 0
         with self._transaction():
-            for measurement in MEASUREMENTS:
-                gone += self._drop(measurement, "stored_ms < ?", oldest_ms)
-            self._fold_sessions()
-        with _translated(Path(self._settings.path)):
-            while self._used_bytes() > self._settings.max_bytes and (dropped := self._drop_share()):
-                gone += dropped
+            gone = drop_older(self._db, oldest_ms)
+            fold_sessions(self._db)
+        while self.used_bytes() > self._settings.max_bytes:
+            with self._transaction():
+                dropped = drop_share(self._db)
+            if not dropped:
+                break
+            gone += dropped
         return gone
 
     def lines(self, after: int, limit: int) -> Iterator[tuple[int, str]]:
         """Yield (number, line protocol) of points numbered above ``after``, rising, at most ``limit``."""
-        with _translated(Path(self._settings.path)):
-            found = [self._numbered_lines(measurement, after, limit) for measurement in MEASUREMENTS]
-            yield from itertools.islice(heapq.merge(*found), limit)
+        with translated(Path(self._settings.path)):
+            for row in rows_after(self._db, after, limit):
+                yield row.number, row.line
+
+    def standing(self) -> Standing | None:
+        """Return how far the forwarding is; ``None`` where it never began."""
+        with translated(Path(self._settings.path)):
+            return read_standing(self._db, time.time_ns() // 1_000_000)
+
+    def used_bytes(self) -> int:
+        """Return the size of what is stored, free pages of the file not counted."""
+        with translated(Path(self._settings.path)):
+            return used_bytes(self._db)
 
     # -- one transaction -------------------------------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _translated(Path(self._settings.path)):
+        with translated(Path(self._settings.path)):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -162,34 +170,41 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _insert(self, point: Point, now_ms: int) -> int:
-        measurement = point.measurement
-        if measurement is INFERENCE and self._was_trimmed(point):
+    def _insert(self, key: _Group, points: Sequence[Point], now_ms: int) -> int:
+        """Store points of one group; return how many were new."""
+        measurement = points[0].measurement
+        if measurement is INFERENCE:
+            points = self._not_trimmed(key, points)
+        rows = [(next(self._numbers), point.at_ms or now_ms, now_ms, *_cells(point)) for point in points]
+        if not rows:
             return 0
-        cells = [to_cell(column, point.values.get(column.name)) for column in measurement.columns]
-        row = (next(self._numbers), point.at_ms or now_ms, now_ms, *cells)
-        sql = f"INSERT OR IGNORE INTO {measurement.name} VALUES ({', '.join('?' * len(row))})"
-        new = self._db.execute(sql, row).rowcount
+        new = self._db.executemany(_INSERT[measurement.name], rows).rowcount
         if new and measurement is INFERENCE:
-            key = (point.values["site"], point.values["device"])
-            self._db.execute(
-                "INSERT INTO totals VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET frames = frames + 1",
-                (*key, str(point.values["outcome"])),
-            )
-            self._db.execute(
-                "INSERT INTO sessions (site, device, session, recorded, seen_ms) VALUES (?, ?, ?, 1, ?)"
-                " ON CONFLICT DO UPDATE SET recorded = recorded + 1, seen_ms = excluded.seen_ms",
-                (*key, point.values["session"], now_ms),
-            )
+            self._count_frames(key, (rows[0][0], rows[-1][0]), new, now_ms)
         return new
 
-    def _was_trimmed(self, point: Point) -> bool:
-        """Whether the frame was counted before and its line trimmed since: it must not count twice."""
+    def _not_trimmed(self, key: _Group, points: Sequence[Point]) -> Sequence[Point]:
+        """Leave out frames that were counted before and whose lines were trimmed since: they must not count twice."""
         row = self._db.execute(
-            "SELECT trimmed_frame FROM sessions WHERE site = ? AND device = ? AND session = ?",
-            (point.values["site"], point.values["device"], point.values["session"]),
+            "SELECT trimmed_frame FROM sessions WHERE site = ? AND device = ? AND session = ?", key[1:]
         ).fetchone()
-        return row is not None and int(row[0]) >= point.values["frame"]
+        return points if row is None else [point for point in points if point.values["frame"] > row[0]]
+
+    def _count_frames(self, key: _Group, numbers: tuple[int, int], new: int, now_ms: int) -> None:
+        """Count the frames that were just added under these numbers (first, last)."""
+        _, site, device, session = key
+        outcomes = self._db.execute(
+            "SELECT outcome, count(*) FROM inference WHERE number BETWEEN ? AND ? GROUP BY outcome", numbers
+        ).fetchall()
+        self._db.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET frames = frames + excluded.frames",
+            [(site, device, outcome, frames) for outcome, frames in outcomes],
+        )
+        self._db.execute(
+            "INSERT INTO sessions (site, device, session, recorded, seen_ms) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET recorded = recorded + excluded.recorded, seen_ms = excluded.seen_ms",
+            (site, device, session, new, now_ms),
+        )
 
     def _count(self, count: SessionCount, now_ms: int) -> None:
         key = (count.site, count.device, count.session)
@@ -204,6 +219,28 @@ class Store:
             [(*key, *one) for one in count.folded],
         )
 
+    def _tell_ledgers(self, devices: Iterable[tuple[str, str]], now_ms: int) -> int:
+        """Store a point of each device whose counts have changed; return how many had."""
+        points = []
+        for key in devices:
+            captured, recorded = self._db.execute(
+                "SELECT sum(captured), sum(recorded) FROM sessions WHERE site = ? AND device = ?", key
+            ).fetchone()
+            folded = dict(
+                self._db.execute(
+                    "SELECT outcome, sum(frames) FROM folded WHERE site = ? AND device = ? GROUP BY outcome", key
+                )
+            )
+            points.append(ledger_point(*key, now_ms, captured, recorded + sum(folded.values()), folded))
+        return self._insert(_group(points[0]), points, now_ms) if points else 0
+
+    def _tell_everybodys_ledger(self) -> None:
+        """Store a first ledger point of each device in a file that had none."""
+        with self._transaction():
+            devices = self._db.execute("SELECT DISTINCT site, device FROM sessions").fetchall()
+            self._tell_ledgers(devices, time.time_ns() // 1_000_000)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('next_number', ?)", (next(self._numbers),))
+
     def _note(self, one: Presence) -> None:
         """Keep the word of the latest session; a late last will of an older one changes nothing."""
         self._db.execute(
@@ -214,82 +251,11 @@ class Store:
             (one.site, one.name, one.role, one.session, one.state, one.reason, one.at_ms, one.about),
         )
 
-    # -- bounds ----------------------------------------------------------------------------------------------------
-
-    def _drop(self, measurement: Measurement, condition: str, bound: int) -> int:
-        name = measurement.name
-        if measurement is INFERENCE:
-            self._db.execute(
-                "UPDATE sessions SET trimmed_frame = max(trimmed_frame, gone.frame) FROM"
-                f" (SELECT site, device, session, max(frame) AS frame FROM {name} WHERE {condition}"
-                "  GROUP BY site, device, session) AS gone"
-                " WHERE sessions.site = gone.site AND sessions.device = gone.device"
-                " AND sessions.session = gone.session",
-                (bound,),
-            )
-        dropped = self._db.execute(f"DELETE FROM {name} WHERE {condition}", (bound,)).rowcount
-        if dropped:
-            self._db.execute(
-                "INSERT INTO trimmed VALUES (?, ?) ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
-                (name, dropped),
-            )
-        return dropped
-
-    def _drop_share(self) -> int:
-        """Drop the oldest share of each measurement's rows."""
-        dropped = 0
-        with self._transaction():
-            for measurement in MEASUREMENTS:
-                rows = self._db.execute(f"SELECT count(*) FROM {measurement.name}").fetchone()[0]
-                place = int(rows * TRIM_SHARE)
-                last = self._db.execute(
-                    f"SELECT number FROM {measurement.name} ORDER BY number LIMIT 1 OFFSET ?", (place,)
-                ).fetchone()
-                if last is not None:
-                    dropped += self._drop(measurement, "number <= ?", last[0])
-        return dropped
-
-    def _fold_sessions(self) -> None:
-        """Add up the sessions of a device beyond the newest ones in a row with session 0."""
-        old = self._db.execute(
-            "SELECT site, device, session FROM (SELECT site, device, session, row_number() OVER"
-            " (PARTITION BY site, device ORDER BY session DESC) AS place FROM sessions WHERE session > 0)"
-            " WHERE place > ?",
-            (MAX_SESSIONS,),
-        ).fetchall()
-        for key in old:
-            which = "WHERE site = ? AND device = ? AND session = ?"
-            self._db.execute(
-                "INSERT INTO sessions SELECT site, device, 0, captured, recorded, 0, seen_ms FROM sessions"
-                f" {which} ON CONFLICT DO UPDATE SET captured = captured + excluded.captured,"
-                " recorded = recorded + excluded.recorded",
-                key,
-            )
-            self._db.execute(
-                "INSERT INTO folded SELECT site, device, 0, outcome, reason, frames FROM folded"
-                f" {which} ON CONFLICT DO UPDATE SET frames = frames + excluded.frames",
-                key,
-            )
-            self._db.execute(f"DELETE FROM sessions {which}", key)
-            self._db.execute(f"DELETE FROM folded {which}", key)
-
-    def _used_bytes(self) -> int:
-        pages, free, size = (self._pragma(name) for name in ("page_count", "freelist_count", "page_size"))
-        return (pages - free) * size
-
     # -- reading and making ----------------------------------------------------------------------------------------
 
-    def _numbered_lines(self, measurement: Measurement, after: int, limit: int) -> Iterator[tuple[int, str]]:
-        names = ", ".join(column.name for column in measurement.columns)
-        rows = self._db.execute(
-            f"SELECT number, at_ms, {names} FROM {measurement.name} WHERE number > ? ORDER BY number LIMIT ?",
-            (after, limit),
-        )
-        for number, at_ms, *cells in rows:
-            yield number, to_line(measurement, number, at_ms, cells)
-
-    def _open(self) -> None:
-        version = self._pragma("user_version")
+    def _open(self) -> int:
+        """Check the file and make its tables; return the schema it had."""
+        version = version_of(self._db)
         if version > SCHEMA:
             raise StoreError(f"{self._settings.path} was made by a newer release (schema {version}, we read {SCHEMA})")
         damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -299,20 +265,8 @@ class Store:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
         if version < SCHEMA:
-            new = (_TABLES if version == 0 else "") + "".join(map(_table, MEASUREMENTS))
-            new += "".join(f"ALTER TABLE {table} ADD COLUMN {column};" for table, column in self._missing_columns())
-            self._db.executescript(f"BEGIN IMMEDIATE; {new} PRAGMA user_version = {SCHEMA}; COMMIT;")
-
-    def _missing_columns(self) -> Iterator[tuple[str, str]]:
-        """Yield the columns that tables of an older release lack, with their type; new columns stand at the end."""
-        for measurement in MEASUREMENTS:
-            held = {row[1] for row in self._db.execute(f"PRAGMA table_info({measurement.name})")}
-            for column in measurement.columns if held else ():
-                if column.name not in held:
-                    yield measurement.name, f"{column.name} {_TYPES.get(column.kind, 'TEXT')}"
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            make_tables(self._db)
+        return version
 
     def _meta(self, key: str) -> int | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -343,17 +297,21 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def _table(measurement: Measurement) -> str:
-    columns = ", ".join(f"{column.name} {_TYPES.get(column.kind, 'TEXT')}" for column in measurement.columns)
-    return (
-        f"CREATE TABLE IF NOT EXISTS {measurement.name} (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, "
-        f"stored_ms INTEGER NOT NULL, {columns}, UNIQUE ({', '.join(measurement.unique)}));"
-        f"CREATE INDEX IF NOT EXISTS {measurement.name}_stored ON {measurement.name} (stored_ms);"
-    )
+def _group(point: Point) -> _Group:
+    """Return what points must share to be stored together: the measurement, of frames also their session."""
+    if point.measurement is INFERENCE:
+        return (INFERENCE.name, point.values["site"], point.values["device"], point.values["session"])
+    return (point.measurement.name, "", "", 0)
+
+
+def _cells(point: Point) -> list[Any]:
+    get = point.values.get
+    return [to_cell(column, get(column.name)) for column in point.measurement.columns]
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Raise errors of the database and of the file as ``StoreError`` or ``StoreCorrupt``."""
     try:
         yield
     except sqlite3.Error as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_broker_side.reporting.rank import rank
 from edge_broker_side.store import StoreError
 from wire.messages import Outcome
 
@@ -80,8 +81,8 @@ def _totals(db: sqlite3.Connection, where: str, key: tuple[Any, ...]) -> Totals:
         captured=captured,
         outcomes=outcomes,
         gap=captured - sum(outcomes.values()),
-        latency_ms_p50=_quantile(db, answered, key, 0.50),
-        latency_ms_p95=_quantile(db, answered, key, 0.95),
+        latency_ms_p50=_percentile(db, answered, key, 50),
+        latency_ms_p95=_percentile(db, answered, key, 95),
         accuracy=db.execute(f"SELECT avg(label = truth) FROM inference WHERE {known}", key).fetchone()[0],
         energy_mj_mean=one("SELECT avg(energy_mj) FROM inference"),
         bytes_mean=one("SELECT avg(sent_bytes) FROM inference"),
@@ -90,14 +91,14 @@ def _totals(db: sqlite3.Connection, where: str, key: tuple[Any, ...]) -> Totals:
     )
 
 
-def _quantile(db: sqlite3.Connection, where: str, key: tuple[Any, ...], share: float) -> float | None:
-    """Return the nearest-rank quantile of the latency."""
+def _percentile(db: sqlite3.Connection, where: str, key: tuple[Any, ...], percent: float) -> float | None:
+    """Return the nearest-rank percentile of the latency, see ``rank``."""
     rows = db.execute(f"SELECT count(*) FROM inference WHERE {where}", key).fetchone()[0]
     if not rows:
         return None
-    place = max(0, -int(-rows * share // 1) - 1)
     row = db.execute(
-        f"SELECT latency_ms FROM inference WHERE {where} ORDER BY latency_ms LIMIT 1 OFFSET ?", (*key, place)
+        f"SELECT latency_ms FROM inference WHERE {where} ORDER BY latency_ms LIMIT 1 OFFSET ?",
+        (*key, rank(rows, percent)),
     ).fetchone()
     return float(row[0])
 

@@ -22,6 +22,7 @@ from tflite_models.catalog import Catalog, load_catalog
 from wire import channels
 from wire.codec import decode, encode
 from wire.errors import PayloadError, TopicError
+from wire.exposition import Exposition, PrometheusSettings
 from wire.inbox import Inbox
 from wire.link import Connected, LinkSettings, Received, Subscription, Unsubscribed
 from wire.messages import CachedVersion, DeviceState, Outcome, Result, Status, WorkerState
@@ -71,6 +72,7 @@ class WorkerSettings:
     drain_s: float = 10.0
     """Longest time from SIGTERM to the last answer."""
     log_level: str = "info"
+    prometheus: PrometheusSettings | None = None
 
     def __post_init__(self) -> None:
         channels.check_name(self.site, "site")
@@ -107,6 +109,8 @@ class Worker:
         self._runtime = ""
         self._state = DeviceState.READY
         self._unsubscribed = False
+        asked = settings.prometheus
+        self._exposition = Exposition(asked, "worker", settings.site, settings.name) if asked else None
         self._link = self._make_link()
 
     def start(self) -> None:
@@ -156,6 +160,8 @@ class Worker:
         self._link.stop()
         for executor in self._executors:
             executor.stop()
+        if self._exposition is not None:
+            self._exposition.close()
 
     def _busy(self) -> bool:
         waiting_for_broker = self._link.connected and not self._unsubscribed
@@ -280,6 +286,8 @@ class Worker:
         counters = {**self.counters, **{f"link_{name}": count for name, count in link_counters.items()}}
         load = self._meter.take(now_ns, self._session, len(self._batcher), counters)
         self._publish(channels.WORKER_LOAD, load)
+        if self._exposition is not None:
+            self._exposition.show(load)
         return now_ns + int(self._settings.load_period_s * 1e9)
 
     def _announce(self, reason: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from policy.decider import Decider, Issued
+from policy.deciding import Deciding
 from policy.errors import PolicyError
 from policy.fleet import Fleet
 from policy.interface import Weights
 from policy.plausible import DeviceFacts, DeviceReport, WorkerReport
-from policy.rules import DeviceRules, RuleBook
+from policy.rules import DEFAULTS, DeviceRules, RuleBook, SiteRules, Trial
 from wire import channels
 from wire import messages as m
 from wire.channels import parse_topic
@@ -28,7 +31,15 @@ MOST_PROBLEMS = 8
 class Hearing:
     """Takes messages in. After each, ``soon`` says whether something came or went and a decision is due."""
 
-    def __init__(self, decider: Decider, fleet: Fleet, book: RuleBook) -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        fleet: Fleet,
+        book: RuleBook,
+        deciding: Deciding,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``clock``: Unix time, by which alone the age of a retained wish can be told."""
         self.counters: Counter[str] = Counter()
         self.soon = False
         self.new_rules = False
@@ -37,6 +48,9 @@ class Hearing:
         self._decider = decider
         self._fleet = fleet
         self._book = book
+        self._deciding = deciding
+        self._clock = clock
+        self._retained = False
         self._take: Mapping[channels.Channel, Callable[[str, Any, float], None]] = {
             channels.STATE: self._on_state,
             channels.CAPABILITIES: self._on_capabilities,
@@ -50,6 +64,7 @@ class Hearing:
     def take(self, event: Received) -> None:
         """Take in one publication; what is no message is counted."""
         self.soon = self.new_rules = False
+        self._retained = event.retained
         try:
             address = parse_topic(event.topic)
             if not event.payload:  # a retained message was cleared
@@ -126,9 +141,19 @@ class Hearing:
         )
         self._fleet.worker_load(name, load, arrived_s, steady=self._decider.is_steady(arrived_s))
 
-    def _on_rules(self, name: str, told: m.Rules, _arrived_s: float) -> None:
+    def _on_rules(self, name: str, told: m.Rules, arrived_s: float) -> None:
         try:
-            self.new_rules = self._book.tell(name, told.rev, rules_of(told))
+            rules, trial = rules_of(told), trial_of(name, told)
+            if trial is not None:
+                # One that the broker kept may have been asked for long ago: a restart does not begin it anew.
+                age_s = max(0.0, self._clock() - told.at_ms / 1000) if self._retained else 0.0
+                trial = replace(trial, until_s=arrived_s + trial.for_s - age_s)
+
+            def check(site: SiteRules) -> None:
+                if trial is not None:
+                    self._deciding.check(trial, site, arrived_s)
+
+            self.new_rules = self._book.tell(name, told.rev, rules, trial, check)
         except PolicyError as error:
             self.new_rules = self._book.refused(name, private=told.may_ship_input is False)
             self.counters["rules_refused"] += 1
@@ -149,3 +174,17 @@ def rules_of(told: m.Rules) -> DeviceRules:
         battery_wh=told.battery_wh,
         battery_hours=told.battery_hours,
     )
+
+
+def trial_of(name: str, told: m.Rules) -> Trial | None:
+    """Return the policy that a message puts on trial, its end still open; raises ``PolicyError`` where that cannot be.
+
+    Half a site cannot be decided for by another policy, since the devices share its edge.
+    """
+    if told.policy is None and told.policy_for_s is None:
+        return None
+    if name != DEFAULTS:
+        raise PolicyError("policy and policy_for_s: only the rules of every device can have them")
+    if told.policy is None or told.policy_for_s is None:
+        raise PolicyError("policy and policy_for_s go together: who decides, and for how many seconds")
+    return Trial(told.policy, told.policy_for_s, told.rev, told.at_ms)

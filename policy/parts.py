@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policy.choosing import Chosen
 from policy.costs import CostModel
 from policy.decider import Decider
+from policy.deciding import Deciding
 from policy.errors import PolicyError
 from policy.fleet import Fleet, ProfileOf
 from policy.interface import Policy
@@ -36,6 +38,8 @@ class Parts:
     fleet: Fleet
     book: RuleBook
     acting: Chosen
+    """The service's own policy."""
+    trial: Deciding
     decider: Decider
     monitor: Monitor
     watching: Chosen | None
@@ -47,8 +51,28 @@ class Parts:
     @property
     def deciding(self) -> Policy:
         """What decides in the next round."""
-        assert self.acting.policy is not None, "what acts is guarded"
-        return self.promoting or self.acting.policy
+        chosen = self.trial.chosen
+        assert chosen.policy is not None, "what acts is guarded"
+        return self.promoting if self.promoting is not None and chosen is self.acting else chosen.policy
+
+    def problems(self) -> list[str]:
+        """Return what is wrong now, in words; some of them are empty."""
+        lasting = [chosen.problem for chosen in (self.acting, self.trial.guest, self.watching) if chosen]
+        lasting.append(self.file.problem if self.file else "")
+        return lasting + (self.promoting.problems if self.promoting else [])
+
+    def counters(self) -> Counter[str]:
+        """Return what the parts have counted so far."""
+        told = self.fleet.counters + self.decider.counters + self.acting.counters()
+        if self.trial.guest is not None:
+            told += Counter({f"trial_{name}": count for name, count in self.trial.guest.counters().items()})
+        if self.shadow is not None:
+            told += self.shadow.counters
+        if self.promoting is not None:
+            told += self.promoting.all_counters()
+        if self.file is not None:
+            told["settings_refused"] += self.file.refused
+        return told
 
 
 def measured(settings: PolicySettings) -> tuple[Catalog, CostModel]:
@@ -73,6 +97,13 @@ def assemble(
     promoting = _promoting(settings, model, acting, profile_of) if settings.promotion else None
     watching = Chosen(settings.shadow, settings.shadow_weights, model, rules, None) if settings.shadow else None
 
+    def on_trial(name: str, rules: SiteRules) -> Chosen:
+        return Chosen(name, "", model, rules, settings.guard)
+
+    def busy() -> str:
+        tried = promoting.desk.promotion if promoting else None
+        return f"the promotion of {tried.candidate} is in progress" if tried is not None and tried.in_progress else ""
+
     def rules_in(path: Path) -> SiteRules:
         new = load_settings(PolicySettings, path)
         if replace(new, defaults=settings.defaults, devices=settings.devices) != settings:
@@ -84,6 +115,7 @@ def assemble(
         fleet,
         RuleBook(rules, model.table.index.__contains__),
         acting,
+        Deciding(acting, on_trial, busy),
         Decider(fleet, promoting or acting.policy, settings.hysteresis),
         Monitor(len(model.table), settings.monitor),
         watching,

@@ -58,6 +58,10 @@ class Promoting:
         """Measure rewards by new rules."""
         self._feed.known = dataclasses.replace(self._feed.known, rules=rules)
 
+    def pass_over(self) -> None:
+        """Forget what was measured until now: another policy decided."""
+        self._feed.pass_over(self._clock())
+
     def turn(self, monotonic_s: float) -> list[Event]:
         """Hand over measured rewards, let the promotion go on, load what it names; return what happened.
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from policy.baselines import FixedPlans
 from policy.errors import PolicyError
 from policy.interface import Weights
+from policy.registry import policy_names
 from wire.plan import Plan, parse_plan
 
 DEFAULTS = "defaults"
 """The name in a message that means every device."""
 MAX_RULES = 10_000
+MOST_TRIAL_S = 86_400.0
+"""A day: every hour has then been tried once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,25 @@ class DeviceRules:
             return None if self.plan is None else parse_plan(self.plan)
         except ValueError as error:
             raise PolicyError(f"plan = {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Another policy than the service's own, for a while; two that differ in their end alone are one, heard twice."""
+
+    policy: str
+    for_s: float
+    rev: int
+    at_ms: int
+    """When it was asked for, by the operator's clock."""
+    until_s: float = field(default=0.0, compare=False)
+    """When it ends, by our monotonic clock."""
+
+    def __post_init__(self) -> None:
+        if self.policy not in policy_names():
+            raise PolicyError(f"policy = '{self.policy}': allowed are {', '.join(policy_names())}")
+        if not 0 < self.for_s <= MOST_TRIAL_S:
+            raise PolicyError(f"policy_for_s = {self.for_s:g}: allowed is above 0 to {MOST_TRIAL_S:,.0f} (a day)")
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,8 @@ class RuleBook:
     def __init__(self, file: SiteRules, known: Callable[[Plan], bool]) -> None:
         """``known`` says whether the catalog has a plan. Raises ``PolicyError`` where it lacks one of the file's."""
         self.rules = file
+        self.trial: Trial | None = None
+        """What the message for ``DEFAULTS`` asks for, its time over or not."""
         self._file = file
         self._known = known
         self._told: dict[str, tuple[int, DeviceRules]] = {}
@@ -102,8 +126,17 @@ class RuleBook:
         """Take in the file, read anew; return whether anything changed. Raises ``PolicyError``: nothing did."""
         return self._put(file, self._told)
 
-    def tell(self, name: str, rev: int, rules: DeviceRules) -> bool:
+    def tell(
+        self,
+        name: str,
+        rev: int,
+        rules: DeviceRules,
+        trial: Trial | None = None,
+        check: Callable[[SiteRules], None] = lambda _: None,
+    ) -> bool:
         """Take in a message for a device or for ``DEFAULTS``; return whether anything changed.
+
+        A trial that is heard again keeps the end it had. ``check`` may refuse the site's rules as they would then be.
 
         Raises ``PolicyError`` for rules that cannot be followed: those before stay. An older ``rev`` changes nothing.
         """
@@ -114,7 +147,11 @@ class RuleBook:
         if held is None and len(self._told) >= MAX_RULES:
             raise PolicyError(f"rules of {name}: there are {MAX_RULES} already, clear some")
         self._unseen.discard(name)
-        return self._put(self._file, {**self._told, name: (rev, rules)})
+        changed = name == DEFAULTS and trial != self.trial
+        told = self._put(self._file, {**self._told, name: (rev, rules)}, check)
+        if changed:
+            self.trial = trial
+        return told or changed
 
     def refused(self, name: str, *, private: bool) -> bool:
         """A message for a name was refused: those before stay. Return whether anything changed.
@@ -131,7 +168,7 @@ class RuleBook:
 
     def clear(self, name: str) -> bool:
         """Forget what messages said of a name; return whether there was anything."""
-        return self._put(self._file, {other: told for other, told in self._told.items() if other != name})
+        return self._drop({name})
 
     def connected(self) -> None:
         """A connection begins: the broker will show every message that still holds."""
@@ -140,9 +177,21 @@ class RuleBook:
     def settled(self) -> bool:
         """Forget what the broker has not shown since, as it was cleared meanwhile; return whether anything changed."""
         gone, self._unseen = self._unseen, set()
-        return self._put(self._file, {name: told for name, told in self._told.items() if name not in gone})
+        return self._drop(gone)
 
-    def _put(self, file: SiteRules, told: dict[str, tuple[int, DeviceRules]]) -> bool:
+    def _drop(self, gone: set[str]) -> bool:
+        changed = DEFAULTS in gone and self.trial is not None
+        if changed:
+            self.trial = None
+        left = {name: told for name, told in self._told.items() if name not in gone}
+        return self._put(self._file, left) or changed
+
+    def _put(
+        self,
+        file: SiteRules,
+        told: dict[str, tuple[int, DeviceRules]],
+        check: Callable[[SiteRules], None] = lambda _: None,
+    ) -> bool:
         over = SiteRules(
             told[DEFAULTS][1] if DEFAULTS in told else DeviceRules(),
             {name: rules for name, (_, rules) in told.items() if name != DEFAULTS},
@@ -152,6 +201,7 @@ class RuleBook:
         strange = sorted(str(plan) for plan in file.plans() | over.plans() if not self._known(plan))
         if strange:
             raise PolicyError(f"the catalog has no plan {', '.join(strange)}")
+        check(rules)
         changed = rules != self.rules
         self.rules, self._file, self._told = rules, file, told
         return changed

@@ -28,6 +28,7 @@ from wire import messages as m
 from wire.channels import Channel, topic, topic_filter
 from wire.codec import encode
 from wire.errors import WireError
+from wire.exposition import Exposition
 from wire.inbox import Inbox
 from wire.link import Acknowledged, Connected, Disconnected, NotSent, Received, Subscription
 from wire.mqtt import Link
@@ -63,6 +64,9 @@ def run(settings: PolicySettings, stop: threading.Event, file: Path | None = Non
     catalog, model = measured(settings)
     shelf = ProfileShelf(Path(settings.profiles))
     parts = assemble(settings, model, catalog, shelf, file)
+    exposition = None
+    if settings.prometheus is not None:
+        exposition = Exposition(settings.prometheus, "policy", settings.site, settings.name)
     inbox = Inbox()
     link = Link(
         settings.link,
@@ -72,6 +76,8 @@ def run(settings: PolicySettings, stop: threading.Event, file: Path | None = Non
         clean_start=True,  # telemetry queued while we were away would pass for fresh
     )
     service = Service(settings, parts, link.publish, link.counters)
+    if exposition is not None:
+        service.show = exposition.show
     link.start()
     log.info(_line("serving", policy=settings.policy, site=settings.site, plans=len(model.table)))
     try:
@@ -82,6 +88,8 @@ def run(settings: PolicySettings, stop: threading.Event, file: Path | None = Non
             service.counters["refused_inbox_full"] = inbox.refused
     finally:
         link.stop()
+        if exposition is not None:
+            exposition.close()
         service.summarise()
 
 
@@ -96,10 +104,12 @@ class Service:
         link_counters: Counter[str],
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self.show: Callable[[m.PolicyState], None] = lambda _: None
+        """Is given every message about the service itself."""
         self._link_counters = link_counters
         self._settings = settings
         self._parts = parts
-        self._hearing = Hearing(parts.decider, parts.fleet, parts.book)
+        self._hearing = Hearing(parts.decider, parts.fleet, parts.book, parts.trial)
         self._publish = publish
         self._rng = np.random.default_rng(settings.seed)
         self._reference = make_policy(FALLBACK, parts.model, settings.rules.fixed_plans())
@@ -111,6 +121,7 @@ class Service:
         self._last_s = 0.0
         self._summary_s: float | None = None
         self._state_s: float | None = None
+        self._state_soon = False
         self._shadow_s = 0.0
         self._spent_ms: list[float] = []
         self._issued = 0
@@ -136,16 +147,18 @@ class Service:
                 case Acknowledged():
                     self.counters["acknowledged"] += 1
         self._safely(self._refresh, now_s)
-        if self._connected and now_s >= self._next_s:
+        decides = self._connected and now_s >= self._next_s
+        if decides:
             self._next_s = now_s + self._settings.period_s
             self._last_s = now_s
             self._safely(self._promote, now_s)
             self._safely(self._decide, now_s)
             self._safely(self._watch, now_s)
         self._state_s = now_s if self._state_s is None else self._state_s
-        if self._connected and now_s - self._state_s >= self._settings.state_period_s:
+        is_due = now_s - self._state_s >= self._settings.state_period_s
+        if self._connected and (is_due or (decides and self._state_soon)):  # after the first round of a new policy
             self._safely(self._tell_state, now_s)
-            self._state_s = now_s
+            self._state_s, self._state_soon = now_s, False
         self._summary_s = now_s if self._summary_s is None else self._summary_s
         if now_s - self._summary_s >= SUMMARY_S:
             self._summary_s = now_s
@@ -175,10 +188,11 @@ class Service:
     # -- between two decisions -------------------------------------------------------------------------------------
 
     def _refresh(self, now_s: float) -> None:
-        """Swap in weights and rules that are new."""
+        """Swap in weights and rules that are new, and who decides."""
         parts = self._parts
-        if parts.acting.refresh(now_s):
-            log.info(_line("weights", policy=parts.acting.name, sha256=parts.acting.weights))
+        for chosen in (parts.acting, parts.trial.guest):
+            if chosen is not None and chosen.refresh(now_s):
+                log.info(_line("weights", policy=chosen.name, sha256=chosen.weights))
         if parts.watching is not None and parts.shadow is not None:
             parts.watching.refresh(now_s)
             parts.shadow.policy = parts.watching.policy
@@ -195,13 +209,31 @@ class Service:
             if changed:
                 self._follow_rules()
                 self._next_s = min(self._next_s, max(now_s, self._settled_s))
+        self._turn(now_s)
+
+    def _turn(self, now_s: float) -> None:
+        """Let a trial begin or end when it is time, and tell so at once."""
+        parts = self._parts
+        lasted = parts.trial.on_trial
+        try:
+            if not parts.trial.turn(parts.book.trial, parts.book.rules, now_s):
+                return
+        except PolicyError as error:
+            self._problem(str(error))
+        parts.trial.chosen.refresh(now_s)
+        if lasted and parts.promoting is not None:
+            parts.promoting.pass_over()
+        parts.decider.act_by(parts.deciding)
+        log.info(_line("deciding", policy=parts.trial.chosen.name, on_trial=parts.trial.on_trial))
+        self._state_soon = True
+        self._next_s = min(self._next_s, max(now_s, self._settled_s, self._last_s + LEAST_PAUSE_S))
 
     def _follow_rules(self) -> None:
         parts = self._parts
         parts.fleet.rules = parts.book.rules
         self.counters["rules_changed"] += 1
         log.info(_line("rules changed"))
-        for chosen in (parts.acting, parts.watching):
+        for chosen in (parts.acting, parts.trial.guest, parts.watching):
             try:
                 if chosen is not None:
                     chosen.follow(parts.book.rules)
@@ -213,8 +245,8 @@ class Service:
 
     def _promote(self, now_s: float) -> None:
         """Let a promotion go on."""
-        if self._parts.promoting is None:
-            return
+        if self._parts.promoting is None or self._parts.trial.on_trial:
+            return  # what is asked for meanwhile waits: the rewards of a trial are not the incumbent's
         for event in self._parts.promoting.turn(now_s):
             log.info(_line("promotion", kind=event.kind, text=event.text))
 
@@ -244,7 +276,7 @@ class Service:
         shadow.watch(last.fleet, last.choices)
         if now_s - self._shadow_s >= self._settings.shadow_period_s:
             self._shadow_s = now_s
-            names = self._settings.policy, self._settings.shadow
+            names = self._parts.trial.chosen.name, self._settings.shadow
             for message in shadow_messages(shadow.rows(), *names, _now_ms()):
                 self._say(channels.SHADOW, self._settings.name, message)
 
@@ -261,7 +293,7 @@ class Service:
 
     def _tell_state(self, now_s: float) -> None:
         period_ms = 1000 * (now_s - (self._state_s or now_s))
-        state = state_message(self._settings.policy, self._parts, self._spent_ms, self._collapse(), period_ms)
+        state = state_message(self._parts, self._spent_ms, self._collapse(), period_ms)
         state = replace(
             state,
             session=self._session,
@@ -271,12 +303,13 @@ class Service:
             problems=self._take_problems(),
         )
         self._spent_ms, self._issued = [], 0
+        self.show(state)
         self._say(channels.POLICY_STATE, self._settings.name, state)
 
     def _collapse(self) -> str:
         """Return in words how the plans have collapsed; the reference is asked only where that may be."""
-        last = self._parts.decider.last
-        if last is None or self._settings.policy == FALLBACK or not self._parts.monitor.is_suspect():
+        last, who = self._parts.decider.last, self._parts.trial
+        if last is None or who.on_trial or who.chosen.name == FALLBACK or not self._parts.monitor.is_suspect():
             return ""
         choices = self._reference.decide(last.fleet, np.random.default_rng(self._settings.seed))
         collapse = self._parts.monitor.collapse(choice.plan for choice in choices.values())
@@ -298,26 +331,14 @@ class Service:
         return taken
 
     def _take_problems(self) -> tuple[str, ...]:
-        parts, lately = self._parts, self._hearing.problems
-        lasting = [parts.acting.problem, parts.watching.problem if parts.watching else ""]
-        lasting.append(parts.file.problem if parts.file else "")
-        lasting += parts.promoting.problems if parts.promoting else []
-        told = [problem[:300] for problem in (*lasting, *lately) if problem]
+        lately = self._hearing.problems
+        told = [problem[:300] for problem in (*self._parts.problems(), *lately) if problem]
         lately.clear()
         return tuple(told)
 
     def _all_counters(self) -> Counter[str]:
-        parts = self._parts
         # The link's are copied in one step: its thread counts on meanwhile.
-        told = Counter(dict(self._link_counters)) + self.counters + self._hearing.counters
-        told += parts.fleet.counters + parts.decider.counters + parts.acting.counters()
-        if parts.shadow is not None:
-            told += parts.shadow.counters
-        if parts.promoting is not None:
-            told += parts.promoting.all_counters()
-        if parts.file is not None:
-            told["settings_refused"] += parts.file.refused
-        return +told
+        return +(Counter(dict(self._link_counters)) + self.counters + self._hearing.counters + self._parts.counters())
 
 
 def _now_ms() -> int:

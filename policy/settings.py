@@ -13,6 +13,7 @@ from policy.monitor import MonitorSettings
 from policy.registry import DEFAULT, LEARNED, policy_names
 from policy.rules import DeviceRules, SiteRules
 from wire.channels import check_name
+from wire.exposition import PrometheusSettings
 from wire.link import LinkSettings
 
 
@@ -51,6 +52,8 @@ class PolicySettings:
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
     defaults: DeviceRules = field(default_factory=DeviceRules)
     devices: Mapping[str, DeviceRules] = field(default_factory=dict)
+    prometheus: PrometheusSettings | None = None
+    """Where Prometheus finds the service; left out: nowhere."""
 
     def __post_init__(self) -> None:
         check_name(self.site, "site")

@@ -36,6 +36,10 @@ class RewardFeed:
         self._site = site
         self._next: int | None = None
 
+    def pass_over(self, now_s: float) -> None:
+        """Begin with the first block that lies wholly after ``now_s``."""
+        self._next = int(now_s // BLOCK_S) + 1
+
     def new(self, now_s: float) -> list[Rewarded]:
         """Return the rewards of the blocks that are over since the last call; most calls return nothing at once.
 

@@ -15,13 +15,12 @@ MOST_DEVICES = 200
 """Per message."""
 
 
-def state_message(
-    asked: str, parts: Parts, spent_ms: Sequence[float], collapse: str, period_ms: float
-) -> m.PolicyState:
+def state_message(parts: Parts, spent_ms: Sequence[float], collapse: str, period_ms: float) -> m.PolicyState:
     """Return how the service fared over a period; the caller fills in its own figures.
 
-    ``asked``: the policy of the settings; ``spent_ms``: times of the rounds; the reasons of fallbacks are taken.
+    ``spent_ms``: times of the rounds; the reasons of fallbacks are taken.
     """
+    asked = parts.trial.chosen.name
     last, mix, told = parts.decider.last, parts.monitor.mix(), parts.decider.plans()
     names = Counter(choice.policy or asked for choice in last.choices.values()) if last else Counter()
     devices = [device.name for device in last.fleet.devices] if last else []
@@ -43,13 +42,14 @@ def state_message(
         collapse=collapse,
         decide_ms_mean=sum(spent_ms) / len(spent_ms) if spent_ms else 0.0,
         decide_ms_max=max(spent_ms, default=0.0),
-        weights=parts.acting.weights,
+        weights=parts.trial.chosen.weights,
         edge_calibration=parts.fleet.calibration.factor,
     )
 
 
 def _reasons(parts: Parts) -> Mapping[str, int]:
     told = Counter(parts.acting.take_reasons())
+    told.update(parts.trial.guest.take_reasons() if parts.trial.guest else {})
     told.update(parts.promoting.take_reasons() if parts.promoting else {})
     return told
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from edge_broker_side.broker import Broker
 from tests.brokers import KINDS, launch
+from tools.metrics_servers import MetricsServer
 
 # A busy machine must not turn a property test into a timing test.
 settings.register_profile("splitfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +29,20 @@ def rumqttd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One embedded broker for all tests; keep apart by ``site``."""
     with launch("rumqttd", tmp_path_factory.mktemp("rumqttd")) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricsServer]:
+    """One InfluxDB 1.x for all tests; keep apart by database (see ``database_of``)."""
+    with MetricsServer("influxd", tmp_path_factory.mktemp("influxd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricsServer]:
+    """One VictoriaMetrics for all tests, which takes the writes of 2.x; keep apart by site."""
+    with MetricsServer("victoria-metrics", tmp_path_factory.mktemp("victoria")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=KINDS)

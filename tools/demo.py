@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import shutil
 import sqlite3
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,18 +20,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edge_broker_side.broker import BrokerSettings, start_broker
 from edge_broker_side.totals import Totals, totals
 from policy.registry import DEFAULT, policy_names
+from tools.demo_fleet import DemoFleet, alone
 from tools.demo_scenario import DemoDevice, cast
-from tools.demo_site import SITE, SiteFiles, measured_profiles, prepare_store, write_device, write_edge
+from tools.demo_site import SITE, SiteFiles, measured_profiles, prepare_store
 from tools.demo_view import decided_by_words, live, summary_table
 from tools.fleet_view import FleetView, summarise
 from tools.home import site_folder
 from tools.output import check_writable
-from tools.relay import Relay
-from tools.shaping import LinkShape, preset
-from tools.supervisor import Supervisor, SupervisorError
+from tools.shaping import LinkShape
+from tools.supervisor import SupervisorError
 from wire import channels, codec
 from wire.errors import WireError
 from wire.inbox import Inbox
@@ -41,7 +39,6 @@ from wire.mqtt import Link
 from wire.signals import stop_on_signals
 
 REFRESH_S = 0.25
-STOP_DEVICES_S = 20.0
 PAPER_WIDTH = 150
 """Columns where there is no terminal to ask."""
 SETTLE_S = 3.0
@@ -59,6 +56,10 @@ def demo(
     profile_again: Annotated[
         bool, typer.Option(help="Measure this machine again instead of using the kept profile.")
     ] = False,
+    influx: Annotated[
+        str | None, typer.Option("--influx", help="Address of an InfluxDB to forward every point to.")
+    ] = None,
+    database: Annotated[str, typer.Option(help="Its database, made where it is missing; a bucket of 2.x.")] = "demo",
 ) -> None:
     """Watch a small fleet classify real images over emulated links, and account for every frame.
 
@@ -72,7 +73,8 @@ def demo(
     for path in (json_file, svg_file):
         check_writable(path)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PAPER_WIDTH)
-    run = DemoRun(console, cast(devices), seconds, policy, headless=headless)
+    server = {"url": influx, "database": database, "create_database": True} if influx else None
+    run = DemoRun(console, cast(devices), seconds, policy, headless=headless, influx=server)
     try:
         report = run.play(stop_on_signals(), embedded=embedded, profile_again=profile_again)
     except SupervisorError as error:
@@ -86,6 +88,9 @@ def demo(
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console.print(f"logs and the recorder's store: {run.files.folder}", soft_wrap=True)
+    console.print(
+        f"what became of every frame, as a page: splitfleet report --site {SITE} --format html", soft_wrap=True
+    )
     if report["unaccounted"] or report["store_differs"]:
         console.print("[bold red]not every frame is accounted for[/]")
         raise typer.Exit(1)
@@ -95,7 +100,14 @@ class DemoRun:
     """One run of the demo, from cutting models to the summary."""
 
     def __init__(
-        self, console: Console, devices: tuple[DemoDevice, ...], seconds: float, policy: str, *, headless: bool
+        self,
+        console: Console,
+        devices: tuple[DemoDevice, ...],
+        seconds: float,
+        policy: str,
+        *,
+        headless: bool,
+        influx: Mapping[str, Any] | None = None,
     ) -> None:
         self.files = SiteFiles(site_folder(SITE))
         self._console = console
@@ -105,13 +117,13 @@ class DemoRun:
         self._headless = headless or not console.is_terminal
         self._view = FleetView()
         self._inbox = Inbox()
-        self._relays: dict[str, Relay] = {}
+        self._fleet = DemoFleet(self.files, devices, influx)
         self._news: list[str] = []
         self._picture: Any = None
 
     def play(self, stop: threading.Event, *, embedded: bool, profile_again: bool) -> dict[str, Any]:
         """Run the site for its time, or until ``stop``; return the report. Raises ``SupervisorError``."""
-        with _alone(self.files.folder):
+        with alone(self.files.folder, "demo"):
             return self._play(stop, embedded=embedded, profile_again=profile_again)
 
     def _play(self, stop: threading.Event, *, embedded: bool, profile_again: bool) -> dict[str, Any]:
@@ -121,30 +133,18 @@ class DemoRun:
             catalog = prepare_store(progress)
             profiles = measured_profiles(catalog, progress, again=profile_again)
         with ExitStack() as stack:
-            broker = stack.enter_context(self._broker(embedded))
+            fleet = stack.enter_context(self._fleet)
+            broker = fleet.open(embedded=embedded)
             self._say(f"broker: {broker.kind} {broker.version} on port {broker.port}")
             for lack in broker.lacks:
                 self._say(f"  the {broker.kind} broker: {lack}")
-            supervisor = stack.enter_context(Supervisor(self.files.logs))
             link = self._subscribe(broker.port)
             stack.callback(link.stop)
-            edge = write_edge(self.files, broker.port, self._policy, self._devices, profiles)
-            for name, (module, *arguments) in edge.items():
-                supervisor.start(name, module, *arguments)
-            for number, device in enumerate(self._devices):
-                relay = Relay(broker.host, broker.port, preset(device.link), seed=number)
-                stack.callback(relay.stop)
-                self._relays[device.name] = relay
-                module, settings = write_device(self.files, device, relay.start(), number * 97, self._seconds)
-                supervisor.start(device.name, module, settings)
-            self._watch(stop, supervisor)
-            for relay in self._relays.values():  # the ledgers are handed over on good links
-                relay.outage(False)
-                relay.set(preset("20"))
-            codes = supervisor.stop([device.name for device in self._devices], STOP_DEVICES_S)
+            fleet.start(self._policy, profiles, self._seconds)
+            self._watch(stop)
+            codes = fleet.stop_devices()
             self._settle()
-            codes |= supervisor.stop(["policy", "edge-1"])
-            codes |= supervisor.stop(["recorder"])
+            codes |= fleet.stop_edge()
         for name, code in codes.items():
             if code:
                 self._say(f"{name} ended with code {code}: see {self.files.logs / (name + '.log')}")
@@ -152,11 +152,11 @@ class DemoRun:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def _watch(self, stop: threading.Event, supervisor: Supervisor) -> None:
+    def _watch(self, stop: threading.Event) -> None:
         began = time.monotonic()
         for device in self._devices:
             plan = [(event.at * self._seconds, event.change) for event in device.events]
-            self._relays[device.name].schedule(plan)
+            self._fleet.relays[device.name].schedule(plan)
         pending = sorted(
             ((e.at * self._seconds, f"{d.name}: {e.words}") for d in self._devices for e in d.events), reverse=True
         )
@@ -164,7 +164,7 @@ class DemoRun:
             screen = None if self._headless else stack.enter_context(Live(console=self._console, refresh_per_second=4))
             next_line_s = 0.0
             while not stop.is_set() and (elapsed_s := time.monotonic() - began) < self._seconds:
-                supervisor.check()
+                self._fleet.check()
                 while pending and pending[-1][0] <= elapsed_s:
                     at_s, words = pending.pop()
                     self._tell(f"{at_s:5.1f} s  {words}")
@@ -181,7 +181,7 @@ class DemoRun:
                     self._say(self._line(elapsed_s))
 
     def _links(self) -> dict[str, LinkShape | None]:
-        return {name: None if relay.down else relay.link for name, relay in self._relays.items()}
+        return {name: None if relay.down else relay.link for name, relay in self._fleet.relays.items()}
 
     def _line(self, elapsed_s: float) -> str:
         facts = summarise(list(self._view.devices.values()))
@@ -230,16 +230,6 @@ class DemoRun:
         while time.monotonic() < deadline and self._take(0.5):
             pass
 
-    def _broker(self, embedded: bool) -> Any:
-        return start_broker(
-            BrokerSettings(
-                folder=str(self.files.folder / "broker"),
-                port=0,
-                kind="embedded" if embedded else "auto",
-                log_file=str(self.files.folder / "logs" / "broker.log"),
-            )
-        )
-
     @contextmanager
     def _progress(self) -> Iterator[Callable[[str, int, int], None]]:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -279,18 +269,6 @@ class DemoRun:
         paper = Console(record=True, width=PAPER_WIDTH, file=path.open("w", encoding="utf-8"), force_terminal=True)
         paper.print(self._picture)
         paper.save_svg(str(path), title="splitfleet demo")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second demo from clearing the folder under the first; the lock goes with the process, however it ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SupervisorError(f"a demo already runs in {folder}: end it, or set SPLITFLEET_HOME") from None
-        yield
 
 
 def _left_behind(ledger: Path) -> int:

@@ -107,15 +107,21 @@ def write_edge(
     policy: str,
     devices: Sequence[DemoDevice],
     profiles: tuple[DeviceProfile, EdgeProfile],
+    influx: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Write settings and profiles of the edge side; return how each process is started: module and arguments."""
+    """Write settings and profiles of the edge side; return how each process is started: module and arguments.
+
+    ``influx`` is the recorder's table of that name; ``None``: no metrics server.
+    """
     base, edge = profiles
     folder = files.folder / "profiles"
     for board in {device.board for device in devices}:
         save_profile(base.slowed(board.slowdown, board.device_class), folder / f"{board.device_class}.json")
     save_profile(edge, folder / "edge" / "edge.json")
     link = {"host": "127.0.0.1", "port": broker_port}
-    recorder = {"site": SITE, "name": "recorder", "link": link, "store": {"path": str(files.points)}}
+    recorder: dict[str, Any] = {"site": SITE, "name": "recorder", "link": link, "store": {"path": str(files.points)}}
+    if influx is not None:
+        recorder["influx"] = dict(influx)
     worker = {"site": SITE, "name": "edge-1", "link": link, "models": str(demo_store_folder())}
     service = {
         "site": SITE, "name": "policy", "link": link, "policy": policy, "models": str(demo_store_folder()),

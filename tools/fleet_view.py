@@ -7,8 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from edge_broker_side.reporting.rank import rank
 from wire.messages import (
     Decision,
     DeviceState,
@@ -148,8 +147,8 @@ def _switches(view: DeviceView) -> int:
 
 
 def _percentile(values: list[float], percent: float) -> float | None:
-    """Return the nearest-rank percentile, as the recorder's store gives it."""
-    return float(np.percentile(values, percent, method="inverted_cdf")) if values else None
+    """Return the nearest-rank percentile, as the recorder's store and the metrics server give it."""
+    return sorted(values)[rank(len(values), percent)] if values else None
 
 
 def _mean(values: list[float]) -> float | None:

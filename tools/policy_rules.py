@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.spans import milliseconds
+
 if TYPE_CHECKING:
     from tools.operator_link import Operator
     from wire.messages import Rules
@@ -56,6 +58,15 @@ def set_rules(
     plan: Annotated[
         str | None, typer.Option("--plan", help="version/cut/codec, for policy fixed.", show_default=False)
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", help="Decides instead of the service's own; with --all and --for.", show_default=False
+        ),
+    ] = None,
+    policy_for: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 90s, 10m, 2h; a day at most.", show_default=False)
+    ] = None,
     site: Site = None,
     host: Host = None,
     port: Port = None,
@@ -64,10 +75,11 @@ def set_rules(
     """Set rules of one device or of all, without a restart; what is not named stays as it is.
 
     They hold before the policy's settings file, and until they are cleared; --all holds before a device's rules there.
+    A policy set with --all --policy greedy --for 10m gives way to the service's own by itself.
 
     Example: splitfleet policy rules set cam-1 --weights 0.2,0.2,0.6 --deadline-ms 250 --private
     """
-    from policy.hearing import rules_of
+    from policy.hearing import rules_of, trial_of
     from tools.output import console
     from wire.channels import RULES
     from wire.codec import encode
@@ -82,6 +94,8 @@ def set_rules(
         "battery_floor": battery_floor,
         "battery_wh": battery_wh,
         "battery_hours": battery_hours,
+        "policy": policy,
+        "policy_for_s": None if policy_for is None else milliseconds(policy_for, "--for") / 1000,
     }
     try:
         wanted["plan"] = None if plan is None else parse_plan(plan)
@@ -91,9 +105,10 @@ def set_rules(
     if not wanted:
         raise typer.BadParameter("say what to set, such as --deadline-ms 250")
     rules_of(replace(Rules(1), **wanted))
+    trial_of(name, replace(Rules(1), **wanted))
     with _operator(site, host, port, settings) as operator:
-        before = operator.rules.get(name, Rules(0))
-        told = replace(before, **wanted, rev=before.rev + 1, at_ms=time.time_ns() // 1_000_000)
+        before, now_ms = operator.rules.get(name, Rules(0)), time.time_ns() // 1_000_000
+        told = replace(with_time_left(before, now_ms), **wanted, rev=before.rev + 1, at_ms=now_ms)
         operator.say(name, encode(RULES, told))
     console().print(f"{_whose(name)}: {_words(told)} (revision {told.rev})")
 
@@ -173,6 +188,16 @@ def _name(device: str | None, everyone: bool) -> str:
     return EVERY_DEVICE if device is None else device
 
 
+def with_time_left(rules: Rules, now_ms: int) -> Rules:
+    """Return rules whose policy ends when it would have ended; sent as they are, its time would begin anew."""
+    if rules.policy_for_s is None:
+        return rules
+    left_s = rules.policy_for_s - max(0.0, (now_ms - rules.at_ms) / 1000)
+    if left_s <= 0:
+        return replace(rules, policy=None, policy_for_s=None)
+    return replace(rules, policy_for_s=left_s)
+
+
 def _weights(text: str) -> tuple[float, ...]:
     try:
         accuracy, latency, energy = (float(part) for part in text.split(","))
@@ -194,5 +219,6 @@ def _words(rules: Rules) -> str:
         "battery": rules.battery_wh and f"{rules.battery_wh:g} Wh",
         "a charge lasts": rules.battery_hours and f"{rules.battery_hours:g} h",
         "plan": rules.plan,
+        "policy": rules.policy and f"{rules.policy} for {rules.policy_for_s or 0:g} s",
     }
     return "; ".join(f"{key} {value}" for key, value in told.items() if value is not None)

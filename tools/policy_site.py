@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tools.spans import milliseconds
+
 if TYPE_CHECKING:
     from policy.site_periods import Knowledge
 
@@ -47,7 +49,7 @@ def compare(
 
     measured, why_not = None, ""
     with SiteRecord(store) as record:
-        since_ms = record.newest_ms() - _milliseconds(since)
+        since_ms = record.newest_ms() - milliseconds(since)
         rows = record.rows("shadow", since_ms)
         found = compare_rows(rows, np.random.default_rng(0))
         try:
@@ -100,7 +102,7 @@ def export(
 
     check_writable(out)
     with SiteRecord(store) as record:
-        since_ms = record.newest_ms() - _milliseconds(since)
+        since_ms = record.newest_ms() - milliseconds(since)
         site = collect(record, _knowledge(settings, models, profiles), since_ms, round(1000 * period_s))
     save_periods(site, out)
     figures = site.figures
@@ -204,19 +206,6 @@ def rollback(
 
     ask_rollback(state, reason, time.time())
     console().print(f"asked to step back; see splitfleet policy status --state {state}")
-
-
-def _milliseconds(text: str) -> int:
-    from policy.errors import PolicyError
-
-    units = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-    try:
-        value = float(text[:-1]) * units[text[-1:]]
-        if not 0 < value < 1e12:
-            raise ValueError
-    except (ValueError, KeyError):
-        raise PolicyError(f"--since {text}: write a time such as 90s, 30m, 24h or 7d") from None
-    return int(value)
 
 
 def _knowledge(settings: Path | None, models: Path | None, profiles: Path | None) -> Knowledge:

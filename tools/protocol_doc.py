@@ -70,6 +70,8 @@ RULES = """
 - Clocks are never compared across machines: `stamp_ns` is echoed to its sender, `at_ms` is information only.
 - Workers share `{activation}` through an MQTT 5 shared subscription, with a clean start and no session expiry, and
   ignore what is marked as retained.
+- Where a mirror runs, it says {mirrored} again as JSON, on `<topic>/json`
+  ([subscribing](subscribing.md)).
 """
 
 LAYOUT = """
@@ -82,7 +84,9 @@ The receiver knows how many elements a plan may bring, and refuses more before i
 def document() -> str:
     """Return the whole document."""
     activation = f"{ROOT}/<site>/+/activation"
-    parts = [INTRODUCTION, _channel_table(), RULES.format(major=messages.MAJOR, activation=activation)]
+    mirrored = ", ".join(f"`{channel.name}`" for channel in CHANNELS.values() if channel.as_json)
+    rules = RULES.format(major=messages.MAJOR, activation=activation, mirrored=mirrored)
+    parts = [INTRODUCTION, _channel_table(), rules]
     parts.append("\n## Messages\n")
     parts += [_message(channel) for channel in CHANNELS.values()]
     nested, enums = _referenced()

@@ -1,4 +1,4 @@
-"""The commands that run one server process each, ``splitfleet broker``, ``worker`` and ``recorder``, and ``acl``."""
+"""The commands that run one server process each, such as ``splitfleet worker``, and ``splitfleet acl``."""
 
 from __future__ import annotations
 
@@ -108,16 +108,53 @@ def recorder(
     run(chosen, stop_on_signals())
 
 
+def mirror(
+    settings: Settings = None,
+    site: Site = None,
+    host: Host = None,
+    port: Port = None,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder whose models name the labels.", show_default=False)
+    ] = None,
+    home_assistant: Annotated[bool, typer.Option("--home-assistant", help="Announce every device to it.")] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option("--forget", help="Take back what was said of this device, and end.", show_default=False),
+    ] = None,
+) -> None:
+    """Say results, outcomes, decisions, states and telemetry again as JSON until Ctrl-C, on <topic>/json.
+
+    Example: splitfleet mirror --site plant --host broker.local --home-assistant
+    """
+    from edge_broker_side import mirror as process
+
+    given = _given(site=site, models=models, link=_given(host=host, port=port))
+    if home_assistant:
+        given["home_assistant"] = {}
+    chosen = _chosen(process.MirrorSettings, settings, given, {"site": SITE})
+    log_at(chosen.log_level)
+    if forget is None:
+        process.run(chosen, stop_on_signals())
+        return
+    process.forget(chosen, forget)
+    print(f"{forget}: taken back; while the broker retains its state a running mirror announces it again,")
+    print(f'unless its settings say forget = ["{forget}"]')
+
+
 def acl(
     site: Annotated[str, typer.Option("--site", help="Name of the site.")],
     account: Annotated[
         list[str], typer.Option("--account", help="NAME=ROLE, such as cam-01=device; the roles are below.")
     ],
+    discovery_prefix: Annotated[
+        str, typer.Option("--discovery-prefix", help="Where a mirror announces devices to Home Assistant.")
+    ] = "homeassistant",
 ) -> None:
     """Print the broker's ACL file: what each account of a site may publish and read, and nothing else.
 
     The account of a device or worker has the name that stands in its settings. Roles: device, worker, recorder,
-    policy, subscriber (reads all but activations, writes nothing), operator (sets rules, watches the policy).
+    policy, subscriber (reads all but activations, writes nothing), operator (sets rules, watches the policy), mirror
+    (reads what a subscriber reads, writes the JSON topics and the announcements for Home Assistant).
 
     Example: splitfleet acl --site plant-1 --account cam-01=device --account edge-1=worker > acl.txt
     """
@@ -132,7 +169,7 @@ def acl(
         if name in accounts:
             raise typer.BadParameter(f"'{name}' is named twice")
         accounts[name] = Role(role)
-    print(acl_file(site, accounts), end="")
+    print(acl_file(site, accounts, discovery_prefix), end="")
 
 
 def _given(**options: Any) -> dict[str, Any]:

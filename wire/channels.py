@@ -13,6 +13,8 @@ from wire.errors import TopicError
 
 ROOT = "splitfleet/v1"
 NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
+JSON = "json"
+"""Ends the topic on which a mirror says a channel's message again, for those who read no MessagePack."""
 KIB = 1024
 
 
@@ -28,6 +30,8 @@ class Role(StrEnum):
     """Sets rules at run time, and reads what a subscriber reads."""
     ROLLOUT = "rollout"
     """Tells devices what to update to, and hands it out."""
+    MIRROR = "mirror"
+    """Reads what a subscriber reads, and says some of it again as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Channel:
     qos: int
     max_bytes: int
     purpose: str
+    as_json: bool = False
+    """Whether a mirror says it again as JSON, on ``<topic>/json``, for subscribers and operators."""
 
 
 def _row(
@@ -55,17 +61,19 @@ def _row(
     qos: int,
     max_bytes: int,
     purpose: str,
+    as_json: bool = False,
 ) -> Channel:
     who = frozenset(readers)
     if Role.SUBSCRIBER in who:
-        who |= {Role.OPERATOR}
-    return Channel(name, message, frozenset(writers), who, retained, qos, max_bytes, purpose)
+        who |= {Role.OPERATOR, Role.MIRROR}
+    return Channel(name, message, frozenset(writers), who, retained, qos, max_bytes, purpose, as_json)
 
 
 _R = Role
 STATE = _row(
     "state", m.State, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.ROLLOUT, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=4 * KIB, purpose="birth, changes and last will of a device",
+    as_json=True,
 )  # fmt: skip
 CAPABILITIES = _row(
     "capabilities", m.Capabilities, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.ROLLOUT, _R.SUBSCRIBER],
@@ -74,6 +82,7 @@ CAPABILITIES = _row(
 TELEMETRY = _row(
     "telemetry", m.Telemetry, [_R.DEVICE], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
     retained=False, qos=1, max_bytes=16 * KIB, purpose="what a device measures of itself, each period",
+    as_json=True,
 )  # fmt: skip
 ACTIVATION = _row(
     "activation", m.Activation, [_R.DEVICE], [_R.WORKER],
@@ -82,10 +91,12 @@ ACTIVATION = _row(
 RESULT = _row(
     "result", m.Result, [_R.DEVICE, _R.WORKER], [_R.DEVICE, _R.SUBSCRIBER],
     retained=False, qos=1, max_bytes=1024 * KIB, purpose="the answer for one frame and where it was computed",
+    as_json=True,
 )  # fmt: skip
 OUTCOMES = _row(
     "outcomes", m.Outcomes, [_R.DEVICE], [_R.RECORDER, _R.SUBSCRIBER],
     retained=False, qos=1, max_bytes=256 * KIB, purpose="the ledger: how each frame ended, repeated until recorded",
+    as_json=True,
 )  # fmt: skip
 RECORDED = _row(
     "recorded", m.Recorded, [_R.RECORDER], [_R.DEVICE],
@@ -94,6 +105,7 @@ RECORDED = _row(
 DECISION = _row(
     "decision", m.Decision, [_R.POLICY], [_R.DEVICE, _R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
     retained=True, qos=1, max_bytes=8 * KIB, purpose="the plan a device is to follow, with rising rev",
+    as_json=True,
 )  # fmt: skip
 WORKER_STATE = _row(
     "worker-state", m.WorkerState, [_R.WORKER], [_R.RECORDER, _R.POLICY, _R.SUBSCRIBER],
@@ -177,6 +189,13 @@ def topic_filter(site: str, channel: Channel, name: str = "+") -> str:
     if name != "+":
         check_name(name, "name")
     return f"{ROOT}/{check_name(site, 'site')}/{name}/{channel.name}"
+
+
+def json_topic(site: str, name: str, channel: Channel) -> str:
+    """Return where a mirror says a channel's message of one device again; raises ``TopicError`` where it does not."""
+    if not channel.as_json:
+        raise TopicError(f"'{channel.name}' is not said again as JSON")
+    return f"{topic(site, name, channel)}/{JSON}"
 
 
 def shared_filter(group: str, bare: str) -> str:

@@ -21,6 +21,12 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of the tests' own, so that models are cut and profiles measured as on a new machine, once."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture(params=KINDS)
 def a_site(request: pytest.FixtureRequest, tmp_path: Path, model_store: Path) -> Iterator[Site]:
     """A site with a recorder and nothing else yet, on each kind of broker."""

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tools.metrics_servers import MetricsServer
 
 DEVICES = ("cam-1", "cam-2", "cam-3", "cam-4")
 FIGURES = (
@@ -28,12 +29,6 @@ FIGURES = (
     "energy_mj_mean",
     "bytes_mean",
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of its own, so that models are cut and profiles measured as on a new machine."""
-    yield tmp_path_factory.mktemp("home")
 
 
 def start_demo(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -56,9 +51,12 @@ def left_running(home: Path) -> list[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("broker", [(), ("--embedded",)], ids=["mosquitto", "rumqttd"])
-def test_demo_accounts_for_every_frame(home: Path, tmp_path: Path, broker: tuple[str, ...]) -> None:
+def test_demo_accounts_for_every_frame(
+    home: Path, tmp_path: Path, broker: tuple[str, ...], influxd: MetricsServer
+) -> None:
     out, picture = tmp_path / "out.json", tmp_path / "demo.svg"
-    process = start_demo(home, "--seconds", "25", "--json", str(out), "--svg", str(picture), *broker)
+    server = ("--influx", influxd.url, "--database", "mosquitto" if not broker else "rumqttd")
+    process = start_demo(home, "--seconds", "25", "--json", str(out), "--svg", str(picture), *server, *broker)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert ("rumqttd" if broker else "mosquitto") in said
@@ -74,6 +72,41 @@ def test_demo_accounts_for_every_frame(home: Path, tmp_path: Path, broker: tuple
     assert report["accuracy"] > 0.6
     assert picture.read_text().startswith("<svg")
     assert not left_running(home)
+    for source in ("sqlite", "influx"):
+        told = json.loads(ask_report(home, "--since", "1h", "--source", source, "--json"))
+        agrees(told["fleet"], told["fleet"]["decisions"], report)
+        assert sorted(one["device"] for one in told["devices"]) == sorted(DEVICES)
+        for one in told["devices"]:
+            agrees(one, one["decisions"]["count"], report["devices"][one["device"]])
+    page = tmp_path / "report.html"
+    ask_report(home, "--format", "html", "--out", str(page))
+    assert f"every one of {report['frames_captured']:,} captured frames is accounted for" in page.read_text()
+
+
+def ask_report(home: Path, *arguments: str) -> str:
+    """Report as a user does after the demo: the site is found by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "tools.cli", "report", *arguments],
+        env={**os.environ, "SPLITFLEET_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def agrees(told: dict[str, Any], decisions: int, seen: dict[str, Any]) -> None:
+    """Hold the figures of a report against those that the demo's subscriber saw."""
+    figures, ledger = told["figures"], told["ledger"]
+    assert (ledger["captured"], ledger["gap"]) == (seen["frames_captured"], seen["unaccounted"])
+    assert (figures["frames"], figures["outcomes"]) == (seen["frames_captured"], seen["outcomes"])
+    assert figures["reasons"] == seen["reasons"]
+    assert figures["times"]["latency_ms"]["p50"] == seen["latency_ms_p50"]
+    assert figures["times"]["latency_ms"]["p95"] == seen["latency_ms_p95"]
+    assert figures["accuracy"] == seen["accuracy"]
+    (energy,) = figures["energy"]
+    assert (energy["source"], energy["mean_mj"]) == (seen["energy_source"], pytest.approx(seen["energy_mj_mean"]))
+    assert figures["bytes_mean"] == pytest.approx(seen["bytes_mean"])
+    assert decisions == seen["decisions"]
 
 
 @pytest.mark.timeout(200)

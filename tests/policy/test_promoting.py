@@ -210,3 +210,42 @@ def test_a_store_that_cannot_be_read_is_told_and_decisions_go_on(site: Site, tmp
 def test_settings_that_make_no_promotion_are_refused(told: dict[str, str], words: str) -> None:
     with pytest.raises(PolicyError, match=words):
         PolicySettings("s", "models", "profiles", "edge", **told)  # type: ignore[arg-type]
+
+
+def ask_trial(site: Site, rev: int = 1, for_s: float = 20.0) -> None:
+    wish = m.Rules(rev, policy="local", policy_for_s=for_s, at_ms=round(1000 * site.unix_s))
+    heard = said(channels.RULES, "defaults", wish)
+    site._service.step([dataclasses.replace(heard, arrived_ns=int(site._now_s * 1e9), retained=False)], site._now_s)
+
+
+def test_no_policy_is_tried_while_a_promotion_is_in_progress(site: Site, tmp_path: Path) -> None:
+    site.step()
+    candidate = site.try_out(tmp_path / "candidate.npz")
+    ask_trial(site)
+    for _ in range(6):
+        site.step()
+    states = [one for _, one in site.link.said if isinstance(one, m.PolicyState)]
+    assert {state.policy for state in states} == {"learned"}
+    problems = " ".join(problem for state in states for problem in state.problems)
+    assert f"policy = 'local': the promotion of {candidate} is in progress" in problems
+    assert f"learned candidate {candidate}" in site.deciders().values()
+
+
+def test_a_promotion_asked_for_during_a_trial_waits_and_is_not_judged_by_its_rewards(
+    site: Site, tmp_path: Path
+) -> None:
+    site.step()
+    ask_trial(site)
+    site.step()
+    assert set(site.deciders().values()) == {"local"}
+    ask_promotion(site.promotion, tmp_path / "candidate.npz", TERMS, site.unix_s)
+    for _ in range(10):
+        site.step(minutes=1.0)
+    phases = [site.promoting.desk.promotion.phase]
+    for _ in range(10):
+        site.step(minutes=1.0)
+    phases.append(site.promoting.desk.promotion.phase)
+    assert phases == [Phase.IDLE, Phase.BASELINE]
+    assert set(site.deciders().values()) == {"learned"}
+    first_s = (site.promoting._feed._next or 0) * BLOCK_S
+    assert first_s > UNIX_S + 19 * 60, "what was measured during the trial is passed over"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import sqlite3
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ from tools.operator_link import NotReached, Operator, OperatorSettings
 from wire import channels
 from wire import messages as m
 from wire.codec import decode
+from wire.exposition import ExpositionError, PrometheusSettings
 from wire.inbox import Inbox
 from wire.link import LinkSettings, Received, Subscription
 from wire.mqtt import Link
@@ -145,6 +148,49 @@ def test_rules_set_by_command_hold_at_once_survive_a_restart_and_are_cleared(
     assert "every device" in rules("show")
     assert "cleared" in rules("clear", "--all")
     assert "no rules are set" in rules("show")
+
+
+def test_a_policy_tried_by_command_decides_until_it_is_taken_back(
+    mosquitto: Broker, site: str, quick: PolicySettings, rules: Command
+) -> None:
+    with Peer(mosquitto, site) as peer, Watcher(mosquitto, site) as watcher, beside(lambda stop: run(quick, stop)):
+        peer.worker()
+        peer.birth()
+        peer.telemetry(8e6)
+        assert peer.wait(lambda d: len(d) > 0)[-1].plan == HEAVY_WEBP
+        assert "policy local for 600 s" in rules("set", "--all", "--policy", "local", "--for", "10m")
+        peer.telemetry(8e6)
+        told = peer.wait(lambda d: d[-1].plan.is_local)[-1]
+        assert told.policy == "local"
+        rules("set", "defaults", "--deadline-ms", 350)
+        peer.wait(lambda d: d[-1].deadline_ms == 350.0)
+        kept = json.loads(rules("show", "--json"))["defaults"]
+        assert kept["policy"] == "local" and 0 < kept["policy_for_s"] < 600, "its end stays where it was"
+        watcher.wait(lambda: watcher.states and watcher.states[-1].policy == "local")
+        rules("clear", "--all")
+        peer.telemetry(8e6)
+        peer.wait(lambda d: d[-1].plan == HEAVY_WEBP)
+        watcher.wait(lambda: watcher.states[-1].policy == quick.policy)
+    assert "policy = 'magic'" in rules("set", "--all", "--policy", "magic", "--for", "10m", code=2)
+    assert "go together" in rules("set", "--all", "--policy", "local", code=2)
+    assert "only the rules of every device" in rules("set", "cam", "--policy", "local", "--for", "10m", code=2)
+    assert "--for soon: write a time such as" in rules("set", "--all", "--policy", "local", "--for", "soon", code=2)
+
+
+def test_prometheus_finds_the_service_where_its_settings_say(
+    mosquitto: Broker, site: str, quick: PolicySettings
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        settings = dataclasses.replace(quick, prometheus=PrometheusSettings(port))
+        with pytest.raises(ExpositionError, match=f"cannot listen on 127.0.0.1:{port} for Prometheus"):
+            run(settings, threading.Event())
+    with Peer(mosquitto, site) as peer, Watcher(mosquitto, site) as watcher, beside(lambda stop: run(settings, stop)):
+        peer.birth()
+        watcher.wait(lambda: watcher.states and watcher.states[-1].devices == 1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    assert f'splitfleet_policy_devices{{name="policy",site="{site}"}} 1.0' in text
 
 
 def test_rules_that_cannot_be_are_refused_before_they_are_sent_and_by_the_service(

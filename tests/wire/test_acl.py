@@ -20,6 +20,7 @@ from wire.mqtt import Link
 SITE = "plant"
 ACCOUNTS = {f"{role}-1": role for role in Role} | {"device-2": Role.DEVICE, "worker-2": Role.WORKER}
 END = "end"
+MIRRORED = {"state", "telemetry", "result", "outcomes", "decision"}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,13 @@ class Client:
         for topic in topics:
             assert self.link.publish(topic, b"x", qos=1)
 
+    def flushed_out(self) -> None:
+        """Wait until the broker has acknowledged, or refused, everything that was said."""
+        deadline = time.monotonic() + 10
+        while self.link.waiting:
+            assert time.monotonic() < deadline, f"{self.account}: the broker does not answer"
+            time.sleep(0.005)
+
     def flushed(self) -> set[str]:
         """Return the topics heard until our own end mark came."""
         while f"{END}/{self.account}" not in self.topics:
@@ -106,11 +114,19 @@ def expected(account: str, which: str) -> set[str]:
             only_own = role is Role.DEVICE or (role is Role.WORKER and channel.name in ("worker-state", "worker-load"))
             if name == account or not only_own:
                 allowed.add(f"{ROOT}/{SITE}/{name}/{channel.name}")
-    return allowed
+    return allowed | expected_json(account, which)
+
+
+def expected_json(account: str, which: str) -> set[str]:
+    """A mirror alone writes JSON, subscribers and operators alone read it."""
+    may = {"write": {Role.MIRROR}, "read": {Role.SUBSCRIBER, Role.OPERATOR}}[which]
+    told = MIRRORED if ACCOUNTS[account] in may else set()
+    return {f"{ROOT}/{SITE}/{name}/{channel}/json" for name in names(account) for channel in told}
 
 
 def everything(account: str) -> list[str]:
-    return [f"{ROOT}/{SITE}/{name}/{channel}" for name in names(account) for channel in CHANNELS]
+    bare = [f"{ROOT}/{SITE}/{name}/{channel}" for name in names(account) for channel in CHANNELS]
+    return [*bare, *(f"{topic}/json" for topic in bare)]
 
 
 @pytest.mark.parametrize("account", sorted(ACCOUNTS))
@@ -151,6 +167,32 @@ def test_an_account_without_a_role_may_do_nothing(guarded: Broker, folder: Path)
     with Client(guarded, folder, "all", f"{ROOT}/#") as witness, Client(guarded, folder, "stranger") as client:
         client.say(*everything("stranger"), f"{END}/all")
         assert witness.flushed() == set()
+
+
+def test_a_mirror_announces_the_devices_of_its_site_and_no_other(guarded: Broker, folder: Path) -> None:
+    own, foreign = "homeassistant/device/splitfleet-plant", "homeassistant/device/splitfleet-elsewhere"
+    topics = [f"{own}/cam-1/config", f"{foreign}/cam-1/config", f"{own}/cam-1/other", "homeassistant/status"]
+    with Client(guarded, folder, "all", "homeassistant/#") as witness:
+        for account in sorted(ACCOUNTS):
+            with Client(guarded, folder, account) as client:
+                client.say(*topics)
+                client.flushed_out()
+        with Client(guarded, folder, "mirror-1") as mirror:
+            mirror.say(f"{END}/all")
+            assert witness.flushed() == {f"{own}/cam-1/config"}
+
+
+def test_a_mirror_hears_home_assistant_come_up(guarded: Broker, folder: Path) -> None:
+    topics = ["homeassistant/status", "homeassistant/device/splitfleet-plant/cam-1/config"]
+    with Client(guarded, folder, "mirror-1", "homeassistant/#") as mirror, Client(guarded, folder, "all") as sender:
+        sender.say(*topics, f"{END}/mirror-1")
+        assert mirror.flushed() == {"homeassistant/status"}
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "#", "a/+", "a//b", "splitfleet", "splitfleet/v1", "x\ntopic write #"])
+def test_a_discovery_prefix_cannot_smuggle_rules(prefix: str) -> None:
+    with pytest.raises(TopicError, match="discovery prefix"):
+        acl_file("plant", {"mirror": Role.MIRROR}, prefix)
 
 
 @pytest.mark.parametrize("bad", ["a b", "#", "a/b", "", "x\ntopic readwrite #"])

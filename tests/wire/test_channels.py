@@ -16,6 +16,7 @@ from wire.channels import (
     Address,
     Channel,
     check_name,
+    json_topic,
     parse_topic,
     shared_filter,
     topic,
@@ -41,6 +42,19 @@ def test_filters_match_their_channel_and_no_other(
     assert topic_matches_sub(topic_filter(site, channel, name), published)
     assert topic_matches_sub(topic_filter(site, other), published) == (other is channel)
     assert topic_matches_sub(topic_filter(site, channel, other_name), published) == (other_name == name)
+
+
+@given(names, names, channels)
+def test_what_a_mirror_says_is_on_a_topic_that_nothing_else_reads(site: str, name: str, channel: Channel) -> None:
+    if not channel.as_json:
+        with pytest.raises(TopicError, match="not said again"):
+            json_topic(site, name, channel)
+        return
+    said = json_topic(site, name, channel)
+    assert said == f"{topic(site, name, channel)}/json"
+    assert not any(topic_matches_sub(topic_filter(site, other), said) for other in CHANNELS.values())
+    with pytest.raises(TopicError):
+        parse_topic(said)
 
 
 @given(st.text(max_size=80))

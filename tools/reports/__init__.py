@@ -1,0 +1,1 @@
+"""The command `splitfleet report`, and the forms in which a report is read."""
