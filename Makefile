@@ -45,6 +45,7 @@ check: setup  ## formatting, lint, types, who may import whom, generated documen
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.protocol_doc --check
+	$(BIN)/python -m tools.metrics_doc --check
 
 test: setup system-test check  ## check, then every test; needs Debian packages (installed when root or sudo allow)
 	$(BIN)/python -m pytest $(ARGS)
@@ -62,3 +63,4 @@ format: setup  ## put the code into shape
 
 docs: setup  ## write the generated documents anew
 	$(BIN)/python -m tools.protocol_doc
+	$(BIN)/python -m tools.metrics_doc

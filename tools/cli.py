@@ -33,7 +33,11 @@ COMMANDS: Table = {
     "broker": ("tools.servers:broker", "Run an MQTT broker: mosquitto, or the embedded one."),
     "worker": ("tools.servers:worker", "Run an edge worker that completes inference."),
     "recorder": ("tools.servers:recorder", "Run the recorder that stores every frame's outcome."),
+    "mirror": ("tools.servers:mirror", "Say results, states and decisions again as JSON."),
+    "watch": ("tools.watch:watch", "Print results, states or decisions as they come."),
+    "report": ("tools.reports.command:report", "Report what became of every frame: table, JSON, CSV or a page."),
     "acl": ("tools.servers:acl", "Print the broker's ACL file for the accounts of a site."),
+    "dashboard": ("tools.dashboard.command:dashboard", "Serve a live page of the fleet."),
     "site": ("tools.site:app", "Make a site with its certificates and settings, and look at it."),
     "devices": ("tools.devices:app", "See the devices of a site, let them in, and shut them out."),
     "doctor": ("tools.doctor:doctor", "Look at a site's edge or at one device, and say what to change."),
@@ -49,14 +53,19 @@ COMMANDS: Table = {
         "Measure what plans cost on this machine.",
     ),
     "policy": ("tools.policy:app", "Run the policy that decides the plans, judge it and teach it."),
+    "metrics": ("tools.metrics:app", "Tell what the metrics server lacks; send it again."),
+    "pilot": ("tools.pilot.command:pilot", "Let policies take turns and tell what adopting one changes."),
     "bench": (
         {
             "device": ("tools.bench.device:device", "The device client against the bare interpreter loop."),
             "worker": ("tools.bench.worker:worker", "The edge worker against the bare interpreter loop."),
             "policy": ("tools.bench.policy:policy", "How long a decision for a whole site takes."),
+            "metrics": ("tools.bench.metrics:metrics", "Recorder and forwarder beside influxdb-client's batching."),
+            "dashboard": ("tools.bench.dashboard:dashboard", "The live page under a large fleet, in a real browser."),
+            "report": ("tools.bench.report:report", "How long a report over a store takes."),
             "rollout": ("tools.bench.rollout:rollout", "A roll-out to hundreds of devices, some of them killed."),
         },
-        "Measure device, worker and the time of a decision.",
+        "Measure device, worker, decisions and reports.",
     ),
 }
 
@@ -160,7 +169,8 @@ def main() -> None:
 def _told(error: Exception) -> str | None:
     """Return what to tell the user, or ``None`` for an error that is our own fault."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in OWN:
-        return f"{error.name} is not installed; every part is there after: pip install 'splitfleet[device,edge,policy]'"
+        every = "splitfleet[device,edge,policy,reports,dashboard]"
+        return f"{error.name} is not installed; every part is there after: pip install '{every}'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}"
     names = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__}

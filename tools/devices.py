@@ -54,8 +54,8 @@ def list_devices(
 
 
 def _list(where: str, site: str, folder: Path | None, settings: Path | None, as_json: bool) -> None:
+    from tools.chosen import log_at
     from tools.inventory import show
-    from tools.servers import log_at
     from tools.site_access import access
 
     log_at("error")  # what the link would warn of is told by the command itself

@@ -26,8 +26,8 @@ def doctor(
 
     Example: splitfleet doctor cam-01
     """
+    from tools.chosen import log_at
     from tools.doctor_report import examine, show
-    from tools.servers import log_at
     from tools.site_access import access
 
     log_at("error")  # what the link would warn of is told below

@@ -35,7 +35,7 @@ def serve(settings: Annotated[Path, typer.Argument(help="A settings file (TOML).
     Example: splitfleet policy serve policy.toml
     """
     from policy.service import PolicySettings, run
-    from tools.servers import log_at
+    from tools.chosen import log_at
     from wire.settings import load_settings
     from wire.signals import stop_on_signals
 

@@ -162,24 +162,16 @@ def clear_rules(
 
 @contextmanager
 def _operator(site: str | None, host: str | None, port: int | None, file: Path | None) -> Iterator[Operator]:
+    from tools.chosen import settings_of, typed
     from tools.operator_link import Operator, OperatorSettings
-    from wire.settings import load_settings, settings_from
 
-    link = _given(host=host, port=port)
-    given = _given(site=site) | ({"link": link} if link else {})
-    if file is not None and given:
-        raise typer.BadParameter(f"a settings file takes the place of options: set {', '.join(given)} in {file}")
-    chosen = load_settings(OperatorSettings, file) if file else settings_from(OperatorSettings, given, "options")
-    operator = Operator(chosen)
+    given = typed(site=site, link=typed(host=host, port=port))
+    operator = Operator(settings_of(OperatorSettings, file, given, {}))
     try:
         operator.start()
         yield operator
     finally:
         operator.stop()
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
 
 
 def _name(device: str | None, everyone: bool) -> str:

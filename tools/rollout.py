@@ -213,7 +213,7 @@ def serve(
     Example: splitfleet rollout serve --site plant-1
     """
     from edge_broker_side.rollout.server import RolloutSettings, run
-    from tools.servers import log_at
+    from tools.chosen import log_at
     from wire.settings import load_settings
     from wire.signals import stop_on_signals
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
+from tools.chosen import log_at, settings_of, typed
 from wire.signals import stop_on_signals
-
-S = TypeVar("S")
 
 Port = Annotated[int | None, typer.Option("--port", help="Port of the broker [1883].", show_default=False)]
 Host = Annotated[str | None, typer.Option("--host", help="Address of the broker [127.0.0.1].", show_default=False)]
@@ -37,8 +35,8 @@ def broker(
     from tools.home import home
     from tools.output import console
 
-    given = _given(folder=folder, host=host, port=port, kind="embedded" if embedded else None)
-    chosen = _chosen(BrokerSettings, settings, given, {"folder": home() / "broker"})
+    given = typed(folder=folder, host=host, port=port, kind="embedded" if embedded else None)
+    chosen = settings_of(BrokerSettings, settings, given, {"folder": home() / "broker"})
     stop = stop_on_signals()
     with start_broker(chosen) as running:
         out = console()
@@ -76,8 +74,8 @@ def worker(
     from tools.output import progress_bar
     from tools.prepared import prepared_store
 
-    given = _given(site=site, name=name, models=models, threads=threads, link=_given(host=host, port=port))
-    chosen = _chosen(WorkerSettings, settings, given, {"site": SITE, "name": "worker-1", "models": store_folder()})
+    given = typed(site=site, name=name, models=models, threads=threads, link=typed(host=host, port=port))
+    chosen = settings_of(WorkerSettings, settings, given, {"site": SITE, "name": "worker-1", "models": store_folder()})
     log_at(chosen.log_level)
     if settings is None and models is None:
         with progress_bar() as show:
@@ -101,9 +99,9 @@ def recorder(
     from edge_broker_side.recorder import RecorderSettings, run
     from tools.home import site_folder
 
-    given = _given(site=site, store=_given(path=store), link=_given(host=host, port=port))
+    given = typed(site=site, store=typed(path=store), link=typed(host=host, port=port))
     usual = {"site": SITE, "store": {"path": str(site_folder(site or SITE) / "records.sqlite")}}
-    chosen = _chosen(RecorderSettings, settings, given, usual)
+    chosen = settings_of(RecorderSettings, settings, given, usual)
     log_at(chosen.log_level)
     run(chosen, stop_on_signals())
 
@@ -128,10 +126,10 @@ def mirror(
     """
     from edge_broker_side import mirror as process
 
-    given = _given(site=site, models=models, link=_given(host=host, port=port))
+    given = typed(site=site, models=models, link=typed(host=host, port=port))
     if home_assistant:
         given["home_assistant"] = {}
-    chosen = _chosen(process.MirrorSettings, settings, given, {"site": SITE})
+    chosen = settings_of(process.MirrorSettings, settings, given, {"site": SITE})
     log_at(chosen.log_level)
     if forget is None:
         process.run(chosen, stop_on_signals())
@@ -170,31 +168,3 @@ def acl(
             raise typer.BadParameter(f"'{name}' is named twice")
         accounts[name] = Role(role)
     print(acl_file(site, accounts, discovery_prefix), end="")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return what was typed, as a settings file would hold it."""
-    typed = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    return {key: value for key, value in typed.items() if value is not None and value != {}}
-
-
-def _chosen(cls: type[S], file: Path | None, given: dict[str, Any], usual: dict[str, Any]) -> S:
-    """Read the settings file, or make settings of the options; both at once would leave one of them unheard."""
-    from wire.settings import load_settings, settings_from
-
-    if file is None:
-        whole = {key: str(value) if isinstance(value, Path) else value for key, value in usual.items()} | given
-        return settings_from(cls, whole, "options")
-    if given:
-        raise typer.BadParameter(f"a settings file takes the place of options: set {', '.join(given)} in {file}")
-    return load_settings(cls, file)
-
-
-def log_at(level: str) -> None:
-    """Log to stderr from ``level`` up; raises ``SettingsError`` for a word that is none."""
-    from wire.logs import start_logging
-    from wire.settings import SettingsError
-
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise SettingsError(f"log_level = '{level}' is not one of debug, info, warning, error")
-    start_logging(level.upper(), "%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -95,8 +95,8 @@ def status(
 
     Example: splitfleet site status plant-1
     """
+    from tools.chosen import log_at
     from tools.output import print_json
-    from tools.servers import log_at
     from tools.site_status import look, show
 
     log_at("error")  # what the link would warn of is told below
