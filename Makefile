@@ -48,7 +48,7 @@ check: setup  ## formatting, lint, types, who may import whom, generated documen
 	$(BIN)/python -m tools.metrics_doc --check
 
 test: setup system-test check  ## check, then every test; needs Debian packages (installed when root or sudo allow)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 arm64: setup  ## flash a board and let it work in an emulated arm64 Debian (root; some minutes, the first time more)
 	@sh tools/system_packages.sh arm64

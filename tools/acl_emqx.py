@@ -15,6 +15,7 @@ ACCOUNTS: Mapping[str, Role] = {
     "rollout": Role.ROLLOUT,
     "operator": Role.OPERATOR,
     "viewer": Role.SUBSCRIBER,
+    "mirror": Role.MIRROR,
 }
 """Account (common name of the certificate) of each role. All workers share one: pods come and go. A device's account is
 its own name."""

@@ -138,6 +138,7 @@ class DemoRun:
             self._say(f"broker: {broker.kind} {broker.version} on port {broker.port}")
             for lack in broker.lacks:
                 self._say(f"  the {broker.kind} broker: {lack}")
+            self._say(f"live page meanwhile: splitfleet dashboard --site {SITE} --broker-port {broker.port}")
             link = self._subscribe(broker.port)
             stack.callback(link.stop)
             fleet.start(self._policy, profiles, self._seconds)

@@ -19,7 +19,7 @@ STARTS: Mapping[Role, tuple[str, ...]] = {
     Role.WORKER: ("edge_broker_side", "worker"),
     Role.POLICY: ("policy",),
     Role.ROLLOUT: ("edge_broker_side", "rollout"),
-    Role.ROLLOUT: ("edge_broker_side", "rollout"),
+    Role.MIRROR: ("edge_broker_side", "mirror"),
 }
 """Module and first arguments of the processes that run on the edge, in the order they are started."""
 
