@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import threading
@@ -18,10 +19,20 @@ from wire.signals import stop_on_signals
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+SERVICES = {
+    "worker": ("worker", "WorkerSettings"),
+    "recorder": ("recorder", "RecorderSettings"),
+    "mirror": ("mirror", "MirrorSettings"),
+    "rollout": ("rollout.server", "RolloutSettings"),
+    "broker": ("broker", "BrokerSettings"),
+}
+"""Module and settings of each; every module has ``run(settings, stop)``."""
+
+
 def main() -> int:
     """Parse, set up logging and signals, run; 2 for bad settings, 1 when the service cannot go on."""
     parser = argparse.ArgumentParser(prog="python -m edge_broker_side", description=__doc__)
-    parser.add_argument("service", choices=("worker", "recorder", "mirror", "rollout", "broker"))
+    parser.add_argument("service", choices=SERVICES)
     parser.add_argument("settings", type=Path, help="TOML file")
     arguments = parser.parse_args()
     stop = stop_on_signals()
@@ -43,36 +54,11 @@ def main() -> int:
 
 def _run(service: str, path: Path, stop: threading.Event) -> None:
     """Import only the service that runs: a recorder needs no interpreter."""
-    if service == "worker":
-        from edge_broker_side import worker
-
-        settings = load_settings(worker.WorkerSettings, path)
-        _log(settings.log_level)
-        worker.run(settings, stop)
-    elif service == "recorder":
-        from edge_broker_side import recorder
-
-        recorder_settings = load_settings(recorder.RecorderSettings, path)
-        _log(recorder_settings.log_level)
-        recorder.run(recorder_settings, stop)
-    elif service == "rollout":
-        from edge_broker_side.rollout import server
-
-        rollout_settings = load_settings(server.RolloutSettings, path)
-        _log(rollout_settings.log_level)
-        server.run(rollout_settings, stop)
-    elif service == "mirror":
-        from edge_broker_side import mirror
-
-        mirror_settings = load_settings(mirror.MirrorSettings, path)
-        _log(mirror_settings.log_level)
-        mirror.run(mirror_settings, stop)
-    else:
-        from edge_broker_side import broker
-
-        broker_settings = load_settings(broker.BrokerSettings, path)
-        _log(broker_settings.log_level)
-        broker.run(broker_settings, stop)
+    module_name, settings_name = SERVICES[service]
+    module = importlib.import_module(f"edge_broker_side.{module_name}")
+    settings = load_settings(getattr(module, settings_name), path)
+    _log(settings.log_level)
+    module.run(settings, stop)
 
 
 def _log(level: str) -> None:
