@@ -24,6 +24,8 @@ FILE = "refused.json"
 WRITE_EVERY_S = 1.0
 CHUNK_BYTES = 65536
 LINES_PER_PERIOD, PERIOD_S = 200, 60.0
+MAX_LOG_BYTES = 10 << 20
+"""A longer log file makes room for a new one; one older is kept beside it, as ``<name>.1``."""
 MAX_LINE_BYTES = 1 << 20
 """A longer line is cut: the longest holds a topic of 64 KiB."""
 
@@ -113,8 +115,12 @@ class BrokerLog:
                 sys.stderr.write(lines.decode(errors="replace"))
                 sys.stderr.flush()
             else:
-                with Path(self._log_file).open("ab") as file:
+                path = Path(self._log_file)
+                with path.open("ab") as file:
                     file.write(lines)
+                    full = file.tell() >= MAX_LOG_BYTES
+                if full:
+                    path.replace(path.with_name(f"{path.name}.1"))
 
     def _write(self) -> None:
         rows = [{"attempt": str(a), "account": account, "count": n} for (a, account), n in self.counts.items()]

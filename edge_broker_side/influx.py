@@ -233,7 +233,10 @@ def _refusal(settings: InfluxSettings, path: str, status: int, body: bytes, head
     if status == 400 and path == "/api/v2/write" and "orgID" in words:
         return InfluxError(f"{url} asks for an organisation ({words}): set influx.org")
     if status in (400, 422) and path.endswith("/write"):
-        return PointsRefused(_reason(told))
+        # Only an InfluxDB's own words may condemn a point: a proxy, or one that wants TLS, knows nothing of points.
+        if _is_json(body) and not re.match(r"(db|database) name", told):
+            return PointsRefused(_reason(told))
+        return InfluxError(f"{url} answers {path} with {status}: {words}; is influx.url right, http or https?")
     if status in (429, *range(500, 600)):
         return Unavailable(f"{url} cannot take points now ({status}, {words})", _retry_after_s(headers))
     return InfluxError(f"{url} answers {path} with {status}: {words}; is influx.url right?")
@@ -248,6 +251,13 @@ def _words(body: bytes) -> str:
     except (ValueError, AttributeError):
         pass
     return " ".join(text.split()) or "without a word"
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
 
 
 def _reason(told: str) -> str:

@@ -68,6 +68,8 @@ class Recorder:
         self._settings = settings
         self._inbox = Inbox()
         self._store = open_store(settings.store)
+        self._damaged = False
+        """Whether the store's file is, and has to be set aside."""
         self._trim_at_s = 0.0
         self._complain_at_s = 0.0
         self._forwarder = self._make_forwarder()
@@ -108,6 +110,8 @@ class Recorder:
 
     def turn(self, idle_s: float) -> None:
         """Take what has arrived, store it as one transaction, then send the receipts."""
+        if self._damaged:
+            self._begin_anew()
         turn = Turn()
         for event in self._inbox.take(idle_s):
             if isinstance(event, Received):
@@ -134,10 +138,6 @@ class Recorder:
     def _write(self, turn: Turn) -> None:
         try:
             new = self._store.write(turn.points, turn.counts, turn.presence)
-        except StoreCorrupt as error:
-            self._not_stored(turn, error)
-            self._begin_anew()
-            return
         except StoreError as error:
             self._not_stored(turn, error)
             return
@@ -150,6 +150,7 @@ class Recorder:
 
     def _not_stored(self, turn: Turn, error: StoreError) -> None:
         """Go on without receipts: the devices keep their outcomes and send them again."""
+        self._damaged = self._damaged or isinstance(error, StoreCorrupt)
         self.counters["store_failures"] += 1
         self.counters["points_not_stored"] += len(turn.points)
         now_s = time.monotonic()
@@ -158,14 +159,21 @@ class Recorder:
             log.error("nothing is recorded: %s (%d points so far)", error, self.counters["points_not_stored"])
 
     def _begin_anew(self) -> None:
+        """Set the damaged store aside and begin another; where that cannot be, such as on a full disk, next turn."""
         if self._forwarder is not None:
             self._forwarder.close()
             self.counters.update(self._forwarder.counters)  # the next one begins at 0
+            self._forwarder = None
         self._store.close()
         path = Path(self._settings.store.path)
-        if path.exists():
-            log.error("the damaged store is kept as %s", set_aside(path))
-        self._store = open_store(self._settings.store)
+        try:
+            if path.exists():
+                log.error("the damaged store is kept as %s", set_aside(path))
+            self._store = open_store(self._settings.store)
+        except (StoreError, OSError) as error:
+            self._not_stored(Turn(), StoreError(f"no new store can be begun: {error}"))
+            return
+        self._damaged = False
         self._forwarder = self._make_forwarder()
         if self._forwarder is not None:
             self._forwarder.start()
@@ -182,15 +190,16 @@ class Recorder:
         state = self._state(now_s)
         topic = channels.topic(self._settings.site, self._settings.name, channels.RECORDER_STATE)
         payload = encode(channels.RECORDER_STATE, state)
-        self._link.publish(topic, payload, qos=channels.RECORDER_STATE.qos, watch=False)
         if self._exposition is not None:
-            self._exposition.show(state)
+            self._exposition.show(state)  # first: whoever hears the message finds the same there
+        self._link.publish(topic, payload, qos=channels.RECORDER_STATE.qos, watch=False)
         self._write(Turn([recorder_point(self._settings.site, self._settings.name, state)]))
 
     def _state(self, now_s: float) -> RecorderState:
         forwarder = self._forwarder
         counters = Counter(self.counters)
-        counters.update({f"link_{name}": count for name, count in self._link.counters.items()})
+        # The link's are copied in one step: its thread counts on meanwhile.
+        counters.update({f"link_{name}": count for name, count in dict(self._link.counters).items()})
         counters["inbox_refused"] = self._inbox.refused
         if forwarder is not None:
             counters.update(forwarder.counters)

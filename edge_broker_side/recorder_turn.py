@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_broker_side.points import (
+    MAX_TAG,
     Point,
     decision_point,
     inference_points,
@@ -18,12 +19,13 @@ from edge_broker_side.points import (
     worker_point,
 )
 from edge_broker_side.store import Presence, SessionCount
+from edge_broker_side.store_bounds import MAX_FOLDED
 from wire import channels
 from wire.channels import Address
 from wire.errors import PayloadError
 from wire.messages import Capabilities, Outcomes, Recorded, Shadow, State, WorkerState
 
-MAX_FRAMES = 2**48
+MAX_FRAMES = 2**40
 """More than a device can capture; sums of larger figures would overflow."""
 
 
@@ -45,10 +47,10 @@ def _add_outcomes(turn: Turn, address: Address, message: Outcomes) -> None:
     site, device = address.site, address.name
     if message.session < 1 or not 0 <= message.captured <= MAX_FRAMES:
         raise PayloadError("outcomes", f"session {message.session} with {message.captured} frames cannot be")
-    if any(not 0 <= one.frames <= MAX_FRAMES for one in message.folded):
-        raise PayloadError("outcomes", "a folded count that cannot be")
+    if len(message.folded) > MAX_FOLDED or any(not 0 <= one.frames <= MAX_FRAMES for one in message.folded):
+        raise PayloadError("outcomes", f"{len(message.folded)} folded counts, or one that cannot be")
     points = list(inference_points(site, device, message))  # refused as a whole, before anything is counted
-    folded = tuple((str(one.outcome), one.reason, one.frames) for one in message.folded)
+    folded = tuple((str(one.outcome), one.reason[:MAX_TAG], one.frames) for one in message.folded)
     turn.points += points
     turn.counts.append(SessionCount(site, device, message.session, message.captured, folded))
     turn.receipts.append((device, Recorded(message.session, message.batch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import sqlite3
@@ -10,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edge_broker_side.errors import EdgeError
 from edge_broker_side.points import INFERENCE, MEASUREMENTS, Point, ledger_point, to_cell
-from edge_broker_side.store_bounds import drop_older, drop_share, fold_sessions, used_bytes
+from edge_broker_side.store_bounds import MAX_FOLDED, drop_older, drop_share, fold_sessions, used_bytes
 from edge_broker_side.store_file import (
     SCHEMA,
     Standing,
@@ -27,6 +28,7 @@ from edge_broker_side.store_file import (
 
 log = logging.getLogger(__name__)
 
+LOCK_PATIENCE_S = 15.0
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _INSERT = {measurement.name: insert_into(measurement) for measurement in MEASUREMENTS}
 _Group = tuple[str, str, str, int]
@@ -91,6 +93,7 @@ class Store:
         path = Path(settings.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with translated(path):
+            self._lock = _locked(path)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             try:
                 version = self._open()
@@ -98,12 +101,13 @@ class Store:
                 if 0 < version < SCHEMA:
                     self._tell_everybodys_ledger()
             except BaseException:
-                self._db.close()
+                self.close()
                 raise
 
     def close(self) -> None:
         """Close it; the write-ahead log is merged into the file."""
         self._db.close()
+        self._lock.close()
 
     def write(
         self, points: Iterable[Point] = (), counts: Iterable[SessionCount] = (), presence: Iterable[Presence] = ()
@@ -214,7 +218,9 @@ class Store:
             (*key, count.captured, now_ms),
         )
         self._db.executemany(
-            "INSERT INTO folded VALUES (?, ?, ?, ?, ?, ?)"
+            "INSERT INTO folded SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE"
+            f" (SELECT count(*) FROM folded WHERE (site, device, session) = (?1, ?2, ?3)) < {MAX_FOLDED}"
+            " OR EXISTS (SELECT 1 FROM folded WHERE (site, device, session, outcome, reason) = (?1, ?2, ?3, ?4, ?5))"
             " ON CONFLICT DO UPDATE SET frames = max(frames, excluded.frames)",
             [(*key, *one) for one in count.folded],
         )
@@ -271,6 +277,24 @@ class Store:
     def _meta(self, key: str) -> int | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Keep the file for one writer, since two would give the same numbers; raises ``StoreError`` for the second.
+
+    The one before may be on its way out: it is waited for.
+    """
+    lock = path.with_name(f"{path.name}.lock").open("ab")
+    end_s = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() >= end_s:
+                lock.close()
+                raise StoreError(f"another recorder has {path} open: one store, one recorder") from None
+        time.sleep(0.05)
 
 
 def open_store(settings: StoreSettings) -> Store:

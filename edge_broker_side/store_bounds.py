@@ -10,6 +10,11 @@ TRIM_SHARE = 0.05
 """Of a table's rows, per step of trimming by size."""
 MAX_SESSIONS = 1000
 """Per device; older ones are added up in one row, with session 0."""
+MAX_FOLDED = 100
+"""Folded counts of a session, by outcome and reason: devices have some twenty words for reasons. What a device tells
+beyond shows as a gap."""
+MAX_COUNT = 2**52
+"""Where sums of what devices claim end, so that sums of these cannot overflow."""
 
 
 def used_bytes(db: sqlite3.Connection) -> int:
@@ -48,13 +53,14 @@ def fold_sessions(db: sqlite3.Connection) -> None:
         which = "WHERE site = ? AND device = ? AND session = ?"
         db.execute(
             "INSERT INTO sessions SELECT site, device, 0, captured, recorded, 0, seen_ms FROM sessions"
-            f" {which} ON CONFLICT DO UPDATE SET captured = captured + excluded.captured,"
-            " recorded = recorded + excluded.recorded",
+            f" {which} ON CONFLICT DO UPDATE SET captured = min(captured + excluded.captured, {MAX_COUNT}),"
+            f" recorded = min(recorded + excluded.recorded, {MAX_COUNT})",
             key,
         )
-        db.execute(
-            "INSERT INTO folded SELECT site, device, 0, outcome, reason, frames FROM folded"
-            f" {which} ON CONFLICT DO UPDATE SET frames = frames + excluded.frames",
+        db.execute(  # without the reasons, which would be as many as a device cares to think of
+            "INSERT INTO folded SELECT site, device, 0, outcome, '', sum(frames) FROM folded"
+            f" {which} GROUP BY site, device, outcome"
+            f" ON CONFLICT DO UPDATE SET frames = min(frames + excluded.frames, {MAX_COUNT})",
             key,
         )
         db.execute(f"DELETE FROM sessions {which}", key)

@@ -61,6 +61,16 @@ def test_the_services_are_hardened(units: list[Path]) -> None:
         assert "authority/ca.key" in unit.read_text(), "no service may read the key that makes accounts"
 
 
+def test_a_service_sees_its_own_account_alone() -> None:
+    accounts = "/var/lib/splitfleet/site/accounts"
+    for unit in services(UNITS):
+        text = unit.read_text()
+        start = re.search(r"^ExecStart=.*/(\S+)\.toml$", text, re.MULTILINE)
+        assert start is not None
+        shown = re.findall(rf"^(\w+)=-?{accounts}(\S*)$", text, re.MULTILINE)
+        assert shown == [("TemporaryFileSystem", ":ro,mode=0755"), ("BindReadOnlyPaths", f"/{start[1]}")]
+
+
 def test_every_service_of_a_site_has_a_unit_that_starts_what_is_there() -> None:
     roles = {"broker"}
     for unit in services(UNITS):

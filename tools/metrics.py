@@ -160,7 +160,9 @@ def _asked(server: InfluxSettings | None) -> tuple[bool | None, str]:
         finally:
             opened.close()
     except InfluxError as error:
-        return False, str(error)
+        # A token of 2.x may be for writing alone, and VictoriaMetrics answers no InfluxQL.
+        reading = "" if server.api == "v1" else " (asked by a query; whether writing works, the backlog tells)"
+        return False, f"{error}{reading}"
     return True, ""
 
 

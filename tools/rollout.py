@@ -66,7 +66,9 @@ def start(
     kept = settings.bundle(opened.manifest.bundle)
     if opened.path != kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(opened.path.read_bytes())
+        unfinished = kept.with_name(f".{kept.name}.new")
+        unfinished.write_bytes(opened.path.read_bytes())
+        unfinished.replace(kept)  # as a whole: the server may be handing the older one out
     store = _store(settings)
     begun = store.begin(opened.manifest, selection.text, terms, time.time())
     store.close()
@@ -180,7 +182,9 @@ def pause(number: Number = None, site: Site = "", folder: Folder = None, as_json
 
 @app.command()
 def resume(number: Number = None, site: Site = "", folder: Folder = None, as_json: Json = False) -> None:
-    """Go on with a roll-out that was paused, or that stopped by itself; it stops again where nothing has changed.
+    """Go on with a roll-out that was paused, or that stopped by itself; devices told have all their time again.
+
+    Devices that failed or were rolled back stay so: where they alone are too many it is refused; abort, and start anew.
 
     Example: splitfleet rollout resume
     """

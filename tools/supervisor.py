@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+LAST_WORDS_BYTES = 4096
+"""Of a log's end; the rest may be long."""
+MAX_LOG_BYTES = 10 << 20
+"""A longer log is emptied; what was in it is kept beside it, as ``<name>.log.before``, in place of what was there."""
 
 
 class SupervisorError(Exception):
@@ -28,8 +35,17 @@ class Running:
 
     def last_words(self, lines: int = 3) -> str:
         """Return the end of its log."""
-        text = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            text = file.read(LAST_WORDS_BYTES).decode(errors="replace").strip().splitlines()
         return " | ".join(text[-lines:]) or "it said nothing"
+
+    def bound_log(self) -> None:
+        """Keep its log within bounds. The process goes on writing to the same file, at its end as it is then."""
+        with suppress(OSError):  # a full disk is told by whoever needs the room
+            if self.log.stat().st_size >= MAX_LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.before"))
+                os.truncate(self.log, 0)
 
 
 class Supervisor:
@@ -72,6 +88,7 @@ class Supervisor:
     def check(self) -> None:
         """Raise ``SupervisorError`` when a process has ended by itself."""
         for running in self._running.values():
+            running.bound_log()
             code = running.process.poll()
             if code is not None:
                 raise SupervisorError(f"{running.name} ended by itself with code {code}: {running.last_words()}")
@@ -80,6 +97,7 @@ class Supervisor:
         """Forget the processes that have ended by themselves; return their last words by name."""
         told = {}
         for running in list(self._running.values()):
+            running.bound_log()
             code = running.process.poll()
             if code is not None:
                 told[running.name] = f"code {code}: {running.last_words()}"

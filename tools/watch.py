@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tools.chosen import settings_of, typed
 from tools.operator_link import NotReached, OperatorSettings
 from tools.output import console, print_error
 from tools.watch_view import RETAINED, heading, lines
@@ -85,7 +87,8 @@ def watch(
     Example: splitfleet watch results --site demo --port 1883 --json | head -n 5
     """
     stop = stop_on_signals()
-    chosen = _settings(site, host, port, settings)
+    given = typed(site=site, link=typed(host=host, port=port))
+    chosen = settings_of(OperatorSettings, settings, given, {})
     watcher = Watcher(chosen, CHANNELS[what], device or EVERY_DEVICE, label_names(models), as_json=as_json)
     try:
         watcher.run(stop, count=count, seconds=seconds)
@@ -126,6 +129,8 @@ class Watcher:
                     self._take(event)
                     if count is not None and self._printed >= count:
                         return
+                if _reader_is_gone():
+                    raise BrokenPipeError
                 if not self._link.alive:
                     raise NotReached("the link's thread has ended")
         finally:
@@ -184,13 +189,8 @@ def label_names(models: Path | None) -> dict[str, tuple[str, ...]]:
     return {folder.version.name: folder.version.labels for folder in folders}
 
 
-def _settings(site: str | None, host: str | None, port: int | None, file: Path | None) -> OperatorSettings:
-    from wire.settings import load_settings, settings_from
-
-    link = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
-    given = ({"site": site} if site is not None else {}) | ({"link": link} if link else {})
-    if file is None:
-        return settings_from(OperatorSettings, given, "options")
-    if given:
-        raise typer.BadParameter(f"a settings file takes the place of options: set {', '.join(given)} in {file}")
-    return load_settings(OperatorSettings, file)
+def _reader_is_gone() -> bool:
+    """Whether whoever read our output has ended, as ``head`` does: a quiet site might never let us find out."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0))

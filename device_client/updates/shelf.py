@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STARTS = 2
 """How often the client may start anew during a trial: once is a power cut, again and again is the version's fault."""
+TESTS = 2
+"""How often a self-test begins that the client does not outlive: once is a power cut, twice is the bundle's fault."""
 SPARE_BYTES = 8 * 1024 * 1024
 """Left free on the disk: the ledger lives there too."""
 
@@ -48,6 +50,16 @@ class OnTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class InTest:
+    """What is in its self-test, which may take the client or the whole board down with it."""
+
+    rev: int
+    bundle: str
+    begun: int = 1
+    """How often the self-test was begun: each time but the last, the client started anew during it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How the last attempt ended, so that it is not begun again."""
 
@@ -65,6 +77,7 @@ class Held:
     """Bundle by slot: a version, ``@settings`` or ``@client``."""
     trial: OnTrial | None = None
     ended: Ended | None = None
+    testing: InTest | None = None
 
 
 class Shelf:
@@ -88,6 +101,8 @@ class Shelf:
     def begin(self) -> None:
         """Take stock at a start of the client: a trial has one start less, or is over; what is damaged counts no more.
 
+        A self-test that took the client down again is over too, or the board would start anew for ever.
+
         Raises ``OSError`` where that cannot be written down.
         """
         trial = self.held.trial
@@ -109,7 +124,10 @@ class Shelf:
                     "the update %s is damaged, so what was flashed serves until it comes anew: %s", bundle, problem
                 )
         if sound != self.held.kept:
-            self._write(Held(sound, self.held.trial))
+            self._write(Held(sound, self.held.trial, testing=self.held.testing))
+        testing = self.held.testing
+        if testing is not None and testing.begun >= TESTS:
+            self.end(testing.rev, testing.bundle, UpdateStage.FAILED, "the board started anew during the self-test")
 
     def _damage(self, bundle: str) -> str | None:
         folder = self._bundles / bundle
@@ -203,13 +221,21 @@ class Shelf:
             raise BundleError(f"the bundle is of {manifest.name}, and holds {told[0]} with sha256 {told[1][:12]}…")
         return folder
 
+    def test(self, manifest: Manifest, rev: int) -> None:
+        """Note that a self-test begins; raises ``OSError``."""
+        there = self.held.testing
+        same = there is not None and (there.rev, there.bundle) == (rev, manifest.bundle)
+        begun = there.begun + 1 if there is not None and same else 1
+        self._write(replace(self.held, testing=InTest(rev, manifest.bundle, begun)))
+
     # -- the switch ------------------------------------------------------------------------------------------------
 
     def try_out(self, manifest: Manifest, rev: int, frames: int) -> None:
         """Let a whole bundle serve for now."""
         self._files.sync_folder(self._bundles / manifest.bundle)
         starts = STARTS + manifest.restarts  # the one that brings it into the client is meant to be
-        self._write(replace(self.held, trial=OnTrial(manifest.slot, manifest.bundle, rev, frames, starts)))
+        trial = OnTrial(manifest.slot, manifest.bundle, rev, frames, starts)
+        self._write(replace(self.held, trial=trial, testing=None))
 
     def keep(self) -> None:
         """Keep what is on trial; what was kept before goes."""
@@ -224,7 +250,7 @@ class Shelf:
 
         On a full disk the folder goes first: at the next start its lack tells the same as the note would have.
         """
-        held = replace(self.held, trial=None, ended=Ended(rev, bundle, stage, reason))
+        held = replace(self.held, trial=None, ended=Ended(rev, bundle, stage, reason), testing=None)
         try:
             self._write(held)
         except OSError as error:

@@ -237,6 +237,7 @@ class Updater:
             damaged = self._shelf.damaged(self._manifest)
             if damaged is None:
                 folder = self._shelf.folder(self._manifest)
+                self._shelf.test(self._manifest, self._rev)
                 return [
                     *self._enter(S.TESTING, now_s),
                     SelfTest(self._manifest.kind, folder, self._manifest.tolerance),

@@ -13,7 +13,7 @@ from edge_broker_side.errors import EdgeError
 from wire.messages import UpdateStage
 
 ALTOGETHER = 10
-"""An update may take so many times the limit of a standstill from its beginning to its end."""
+"""An update may take so many times the limit of a standstill altogether."""
 MAX_STAGES = 20
 
 
@@ -92,10 +92,10 @@ class Member:
     done_bytes: int = 0
     size_bytes: int = 0
     reason: str = ""
-    begun_s: float | None = None
-    """When it first told of this attempt."""
-    moved_s: float = 0.0
-    """When it last went a step further, or came online."""
+    online_s: float = 0.0
+    """How long it was online since it was told; the time it was away is not its fault."""
+    stood_s: float = 0.0
+    """How long of that since it last went a step further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def place_of(seed: str, device: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}/{device}".encode()).digest()[:7]) / 2**56
 
 
-def fate(member: Member, sight: Sight, terms: Terms, now_s: float) -> Fate:
+def fate(member: Member, sight: Sight, terms: Terms) -> Fate:
     """Return what became of a device. That it is active is believed when its capabilities say so too."""
     if member.told_s is None:
         return Fate.UNTOLD
@@ -127,9 +127,7 @@ def fate(member: Member, sight: Sight, terms: Terms, now_s: float) -> Fate:
         return Fate.ROLLED_BACK
     if not sight.online:
         return Fate.OFFLINE
-    stands_s = now_s - max(member.moved_s, member.told_s)
-    takes_s = 0.0 if member.begun_s is None else now_s - member.begun_s
-    overdue = stands_s > terms.limit_s or takes_s > ALTOGETHER * terms.limit_s
+    overdue = member.stood_s > terms.limit_s or member.online_s > ALTOGETHER * terms.limit_s
     return Fate.OVERDUE if overdue else Fate.UNDER_WAY
 
 
@@ -167,7 +165,7 @@ class Wait:
 Step = Tell | NextStage | Stop | Done | Wait
 
 
-def next_step(terms: Terms, stage: int, members: Sequence[Member], sights: Mapping[str, Sight], now_s: float) -> Step:
+def next_step(terms: Terms, stage: int, members: Sequence[Member], sights: Mapping[str, Sight]) -> Step:
     """Return what a running roll-out does next; ``stage`` counts from 0."""
     if not members:
         return Wait("no device fits yet")
@@ -176,7 +174,7 @@ def next_step(terms: Terms, stage: int, members: Sequence[Member], sights: Mappi
     if len(told) < quota:
         rest = sorted((member for member in members if member.told_s is None), key=lambda m: (m.place, m.device))
         return Tell(tuple(member.device for member in rest[: quota - len(told)]))
-    fates = count(told, sights, terms, now_s)
+    fates = count(told, sights, terms)
     bad, good = sum(fates[one] for one in BAD), fates[Fate.ACTIVE]
     if bad > terms.max_errors * len(told):
         return Stop(f"{_bad_words(fates)} of {len(told)} devices, at most {_percent(terms.max_errors)} may fail")
@@ -189,9 +187,23 @@ def next_step(terms: Terms, stage: int, members: Sequence[Member], sights: Mappi
     return Done() if stage == len(terms.stages) - 1 else NextStage()
 
 
-def count(members: Iterable[Member], sights: Mapping[str, Sight], terms: Terms, now_s: float) -> Counter[Fate]:
+def count(members: Iterable[Member], sights: Mapping[str, Sight], terms: Terms) -> Counter[Fate]:
     """Return how many devices met each fate."""
-    return Counter(fate(member, sights.get(member.device, ABSENT), terms, now_s) for member in members)
+    return Counter(fate(member, sights.get(member.device, ABSENT), terms) for member in members)
+
+
+def spent(terms: Terms, members: Iterable[Member]) -> str:
+    """Return why a roll-out can only stop (again), whatever its devices do from now on; nothing where it can go on.
+
+    What failed or was rolled back stays so under the same roll-out.
+    """
+    told = [member for member in members if member.told_s is not None]
+    lost = sum(member.stage in (UpdateStage.FAILED, UpdateStage.ROLLED_BACK) for member in told)
+    if lost > terms.max_errors * len(told):
+        return f"{lost} of {len(told)} devices failed or were rolled back, at most {_percent(terms.max_errors)} may"
+    if len(told) - lost < terms.success * len(told):
+        return f"{lost} of {len(told)} devices failed or were rolled back, {_percent(terms.success)} must be active"
+    return ""
 
 
 def _bad_words(fates: Counter[Fate]) -> str:

@@ -60,6 +60,10 @@ CHUNK_EXPIRES_S = 10
 MAX_WAITING = 32
 """Pieces in our own link before the next one is read from the disk."""
 MAX_DEVICES = 100_000
+MOST_COUNTED_S = 10.0
+"""Of the time between two judgements: where it was longer, we were away ourselves (stopped, or the machine slept)."""
+RETRY_S = 5.0
+"""A bundle that could not be opened is tried again after so long, or when its file is another."""
 ENDED = frozenset({Fate.ACTIVE, Fate.FAILED, Fate.ROLLED_BACK})
 HEARD = (channels.STATE, channels.CAPABILITIES, channels.UPDATE_STATE, channels.FETCH)
 
@@ -95,6 +99,20 @@ class RolloutSettings:
         return self.folder / "bundles" / f"{bundle}.tar"
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A bundle as its file was when it was opened, or why it could not be."""
+
+    bundle: Bundle | str
+    stamp: tuple[int, int, int] | None
+    """The id covers the files alone: another manifest of the same files has the same name."""
+    tried_s: float
+
+    def to_try_again(self, now_s: float) -> bool:
+        """Whether what went wrong may have been put right since."""
+        return isinstance(self.bundle, str) and now_s >= self.tried_s + RETRY_S
+
+
 @dataclass(slots=True)
 class Device:
     """What is known of a device."""
@@ -121,13 +139,15 @@ class RolloutServer:
         self._settings = settings
         self._store = RolloutStore(settings.store)
         self._devices: dict[str, Device] = {}
-        self._bundles: dict[str, Bundle | str] = {}
-        """Opened ones by id; a text says why one cannot be."""
+        self._bundles: dict[str, Opened] = {}
+        """By id."""
         self._handing_out = HandingOut(settings.rate_bytes_per_s)
         self._inbox = Inbox()
         self._settled: set[int] = set()
         """Roll-outs that no device can change any more."""
         self._judge_at_s = float("inf")
+        self._judged_at_s: float | None = None
+        """By the monotonic clock, in this connection: what passed before is not counted."""
         self._link = Link(
             replace(settings.link, session_expiry_s=0),  # what is retained comes anew, what is asked is asked again
             f"{settings.site}-{settings.name}",
@@ -154,7 +174,7 @@ class RolloutServer:
         """Take what has arrived, hand out what may be, and judge now and then."""
         patience_s = min(IDLE_S, self._handing_out.wait_s() + 0.001) if len(self._handing_out) else IDLE_S
         for event in self._inbox.take(patience_s):
-            self._handle(event, time.time())
+            self._handle(event)
         self._hand_out()
         if time.monotonic() >= self._judge_at_s:
             self._judge_at_s = time.monotonic() + STEP_EVERY_S
@@ -162,18 +182,18 @@ class RolloutServer:
 
     # -- what arrives ----------------------------------------------------------------------------------------------
 
-    def _handle(self, event: Any, now_s: float) -> None:
+    def _handle(self, event: Any) -> None:
         match event:
             case Received():
-                self._receive(event, now_s)
+                self._receive(event)
             case Connected():
                 for device in self._devices.values():  # the broker may have forgotten what it retained
                     device.told = None
-                self._judge_at_s = time.monotonic() + QUIET_S
+                self._judge_at_s, self._judged_at_s = time.monotonic() + QUIET_S, None
             case Disconnected():
                 self._judge_at_s = float("inf")
 
-    def _receive(self, event: Received, now_s: float) -> None:
+    def _receive(self, event: Received) -> None:
         try:
             address = channels.parse_topic(event.topic)
             if not event.payload:
@@ -189,21 +209,16 @@ class RolloutServer:
         device = self._devices.setdefault(address.name, Device())
         match message:
             case State() if message.session >= device.session:
-                self._see(address.name, device, message, now_s)
+                device.session, device.state = message.session, message.state
             case Capabilities() if message.session >= device.session:
                 device.session, device.capabilities = message.session, message
             case UpdateState():
                 device.installed = message.installed
-                self._note(address.name, message, now_s)
+                self._note(address.name, message)
             case Fetch():
                 self._ask(address.name, message)
 
-    def _see(self, name: str, device: Device, state: State, now_s: float) -> None:
-        was, device.session, device.state = device.online, state.session, state.state
-        if device.online and not was:
-            self._store.came_online(name, now_s)
-
-    def _note(self, name: str, told: UpdateState, now_s: float) -> None:
+    def _note(self, name: str, told: UpdateState) -> None:
         if told.rev < 1:
             return
         bundle = self._bundle(told.bundle) if told.size_bytes else None
@@ -213,7 +228,7 @@ class RolloutServer:
             self.counters["refused_progress"] += 1
             log.warning("%s claims %d of %d bytes of %s", name, told.done_bytes, told.size_bytes, told.bundle[:64])
             return
-        if not self._store.note(name, told, now_s):
+        if not self._store.note(name, told):
             self.counters["ignored_states"] += 1
 
     # -- handing out -----------------------------------------------------------------------------------------------
@@ -222,7 +237,11 @@ class RolloutServer:
         wanted = self._wanted(name)
         if wanted is None or wanted.bundle != wish.bundle:
             self.counters["refused_fetches"] += 1
-            self._say(name, wanted)  # so that it asks no more, or for the right one
+            if wanted is None or wanted.status is not Status.STOPPED:
+                self._say(name, wanted)  # so that it asks no more, or for the right one
+            return
+        if wanted.status is Status.STOPPED:  # unanswered, it keeps what it has and waits for us
+            self.counters["held_back"] += 1
             return
         bundle = self._bundle(wish.bundle)
         if isinstance(bundle, str) or not (0 <= wish.offset < bundle.manifest.size and wish.length > 0):
@@ -243,7 +262,7 @@ class RolloutServer:
             try:
                 data = bundle.read(wish.offset, wish.length)
             except OSError as error:
-                self._bundles[wish.bundle] = str(error)
+                self._bundles[wish.bundle] = Opened(str(error), self._stamp(wish.bundle), time.monotonic())
                 log.error("%s cannot be read: %s", bundle.path, error)
                 continue
             payload = encode(channels.CHUNK, Chunk(wish.bundle, wish.offset, data))
@@ -254,23 +273,36 @@ class RolloutServer:
             self.counters["bytes_sent"] += len(data)
 
     def _bundle(self, name: str) -> Bundle | str:
-        found = self._bundles.get(name)
-        if found is None:
-            if not any(rollout.bundle == name for rollout in self._store.all()):
-                return "no roll-out is of it"  # strangers' names must not fill our memory
-            try:
-                found = Bundle(self._settings.bundle(name), self._settings.key.read_bytes())
-                found.verify_files()
-            except (OSError, BundleError, EdgeError) as error:
-                log.error("bundle %s cannot be handed out: %s", name, error)
-                found = str(error)
-            self._bundles[name] = found
+        held = self._bundles.get(name)
+        if held is None and not any(rollout.bundle == name for rollout in self._store.all()):
+            return "no roll-out is of it"  # strangers' names must not fill our memory, nor look for files
+        stamp, now_s = self._stamp(name), time.monotonic()  # before it is opened: what is replaced meanwhile is seen
+        if held is not None and held.stamp == stamp and not held.to_try_again(now_s):
+            return held.bundle
+        found: Bundle | str
+        try:
+            found = Bundle(self._settings.bundle(name), self._settings.key.read_bytes())
+            found.verify_files()
+        except (OSError, BundleError, EdgeError) as error:
+            log.error("bundle %s cannot be handed out: %s", name, error)
+            found = str(error)
+        self._bundles[name] = Opened(found, stamp, now_s)
         return found
+
+    def _stamp(self, name: str) -> tuple[int, int, int] | None:
+        try:
+            told = self._settings.bundle(name).stat()
+        except OSError:
+            return None
+        return told.st_ino, told.st_mtime_ns, told.st_size
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
     def _judge(self, now_s: float) -> None:
+        passed_s = self._passed_s()
         for rollout in self._store.all():
+            if rollout.id not in self._settled and rollout.status not in (Status.STOPPED, Status.ABORTED):
+                self._count(rollout, passed_s)
             if rollout.status is Status.RUNNING:
                 self._step(rollout, now_s)
             if rollout.id not in self._settled:
@@ -279,16 +311,31 @@ class RolloutServer:
         for name in list(self._devices):
             self._remind(name, told.get(name, []))
 
+    def _passed_s(self) -> float:
+        """Return how long ago the last judgement of this connection was, as far as we were there all the time."""
+        was_s, self._judged_at_s = self._judged_at_s, time.monotonic()
+        return 0.0 if was_s is None else min(self._judged_at_s - was_s, MOST_COUNTED_S)
+
+    def _count(self, rollout: Rollout, passed_s: float) -> None:
+        sights = self._sights(rollout)
+        under_way = [
+            member.device
+            for member in self._store.members(rollout)
+            if fate(member, sights.get(member.device, ABSENT), rollout.terms) is Fate.UNDER_WAY
+        ]
+        if under_way and passed_s:
+            self._store.were_online(rollout, under_way, passed_s)
+
     def _write_down(self, rollout: Rollout, now_s: float) -> None:
         sights, members = self._sights(rollout), self._store.members(rollout)
-        fates = {m.device: fate(m, sights.get(m.device, ABSENT), rollout.terms, now_s) for m in members}
+        fates = {m.device: fate(m, sights.get(m.device, ABSENT), rollout.terms) for m in members}
         self._store.judged(rollout, fates, now_s)
         if rollout.status in (Status.DONE, Status.ABORTED) and not set(fates.values()) - {*ENDED, Fate.UNTOLD}:
             self._settled.add(rollout.id)
 
     def _step(self, rollout: Rollout, now_s: float) -> None:
-        bundle = self._bundles.get(rollout.bundle)
-        if isinstance(bundle, str):  # it may have been put right since
+        held = self._bundles.get(rollout.bundle)
+        if held is not None and isinstance(held.bundle, str):  # it may have been put right since
             del self._bundles[rollout.bundle]
         bundle = self._bundle(rollout.bundle)
         if isinstance(bundle, str):
@@ -299,7 +346,7 @@ class RolloutServer:
         self._store.enrol(rollout, [(name, place_of(f"{rollout.id}/{rollout.bundle}", name)) for name in fitting])
         while True:
             members = self._store.members(rollout)
-            step = campaign.next_step(rollout.terms, rollout.stage, members, self._sights(rollout), now_s)
+            step = campaign.next_step(rollout.terms, rollout.stage, members, self._sights(rollout))
             match step:
                 case Tell(devices):
                     log.info("roll-out %d: %d more devices are told", rollout.id, len(devices))
@@ -323,6 +370,9 @@ class RolloutServer:
         except campaign.RolloutError as error:  # an operator was quicker
             log.info("%s", error)
             return
+        if status is Status.STOPPED:
+            for member in self._store.members(rollout):
+                self._handing_out.forget(member.device)
         log.log(logging.ERROR if status is Status.STOPPED else logging.INFO, "roll-out %d is %s%s", rollout.id, status,
                 f": {reason}" if reason else "")  # fmt: skip
 
@@ -344,13 +394,18 @@ class RolloutServer:
             if rollout.slot in newer or (aborted and member.stage is not UpdateStage.ACTIVE):
                 continue
             newer.add(rollout.slot)
-            if not aborted and fate(member, _sight(device, rollout), rollout.terms, 0.0) not in ENDED:
+            if not aborted and fate(member, _sight(device, rollout), rollout.terms) not in ENDED:
                 wanted = rollout
         return wanted
 
     def _remind(self, name: str, told: Sequence[tuple[Rollout, Member]]) -> None:
-        """Make the broker retain what the device should have; what it is done with may stay there."""
+        """Make the broker retain what the device should have; what it is done with may stay there.
+
+        A roll-out that stopped by itself is told to nobody again: its devices wait for a resume or an abort.
+        """
         wanted, device = self._wanted(name, told), self._devices[name]
+        if wanted is not None and wanted.status is Status.STOPPED:
+            return
         if wanted is not None and device.told != (wanted.id, wanted.bundle):
             self._say(name, wanted)
         elif wanted is None and self._store.withdraw(name):

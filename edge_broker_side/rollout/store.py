@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_broker_side.rollout.campaign import Fate, Member, RolloutError, Status, Terms
+from edge_broker_side.rollout.campaign import Fate, Member, RolloutError, Status, Terms, spent
 from wire.bundle import Manifest
 from wire.messages import UpdateStage, UpdateState
 
@@ -22,9 +22,11 @@ CREATE TABLE IF NOT EXISTS rollouts(
 CREATE TABLE IF NOT EXISTS members(
     rollout INTEGER NOT NULL, device TEXT NOT NULL, place REAL NOT NULL, told_s REAL, stage TEXT,
     done_bytes INTEGER NOT NULL DEFAULT 0, size_bytes INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    begun_s REAL, moved_s REAL NOT NULL DEFAULT 0, fate TEXT NOT NULL DEFAULT 'untold',
+    online_s REAL NOT NULL DEFAULT 0, stood_s REAL NOT NULL DEFAULT 0, fate TEXT NOT NULL DEFAULT 'untold',
     PRIMARY KEY (rollout, device)) WITHOUT ROWID;
 """
+_NEWER = ("online_s", "stood_s")
+"""Columns of ``members`` that a file of an older release has not."""
 OPEN = frozenset({Status.RUNNING, Status.PAUSED, Status.STOPPED})
 """A site has one of these at a time: two would tell a device two things."""
 
@@ -62,6 +64,7 @@ class RolloutStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes is told again, and the same
             self._db.executescript(_SCHEMA)
+            self._add_newer()
         except (OSError, sqlite3.Error) as error:
             raise RolloutError(f"cannot use {path} ({error}): move it away, and its roll-outs are over") from error
 
@@ -92,7 +95,10 @@ class RolloutStore:
         return self.get(number)
 
     def turn(self, rollout: Rollout, status: Status, reason: str, now_s: float) -> Rollout:
-        """Pause, resume, stop, abort or end one; raises ``RolloutError`` where that cannot be."""
+        """Pause, resume, stop, abort or end one; raises ``RolloutError`` where that cannot be.
+
+        Whoever was told before a resume has all the time of its terms again: a stopped roll-out hands nothing out.
+        """
         allowed = {
             Status.PAUSED: {Status.RUNNING},
             Status.RUNNING: {Status.PAUSED, Status.STOPPED},
@@ -104,6 +110,13 @@ class RolloutStore:
             now = self.get(rollout.id)
             if now.status not in allowed:
                 raise RolloutError(f"roll-out {now.id} is {now.status}, so it cannot be {status}")
+            if status is Status.RUNNING:
+                if why := spent(now.terms, self.members(now)):
+                    raise RolloutError(
+                        f"roll-out {now.id} would stop again: {why}, and that stays so under this roll-out;"
+                        " end it with splitfleet rollout abort and start anew"
+                    )
+                self._db.execute("UPDATE members SET online_s = 0, stood_s = 0 WHERE rollout = ?", (now.id,))
             self._db.execute(
                 "UPDATE rollouts SET status = ?, reason = ?, changed_s = ? WHERE id = ?",
                 (status, reason, now_s, rollout.id),
@@ -128,11 +141,11 @@ class RolloutStore:
         """Note that devices are told from now on."""
         with self._change():
             self._db.executemany(
-                "UPDATE members SET told_s = ?, moved_s = ? WHERE rollout = ? AND device = ?",
-                [(now_s, now_s, rollout.id, device) for device in devices],
+                "UPDATE members SET told_s = ?, online_s = 0, stood_s = 0 WHERE rollout = ? AND device = ?",
+                [(now_s, rollout.id, device) for device in devices],
             )
 
-    def note(self, device: str, told: UpdateState, now_s: float) -> bool:
+    def note(self, device: str, told: UpdateState) -> bool:
         """Take in how far a device is; return whether it is a member that was told of that very attempt."""
         found = self._db.execute(
             "SELECT m.* FROM members m JOIN rollouts r ON r.id = m.rollout"
@@ -143,18 +156,23 @@ class RolloutStore:
             return False
         moved = found["stage"] != told.stage or found["done_bytes"] != told.done_bytes
         self._db.execute(
-            "UPDATE members SET stage = ?, done_bytes = ?, size_bytes = ?, reason = ?, begun_s = coalesce(begun_s, ?),"
-            " moved_s = ? WHERE rollout = ? AND device = ?",
+            "UPDATE members SET stage = ?, done_bytes = ?, size_bytes = ?, reason = ?, stood_s = ?"
+            " WHERE rollout = ? AND device = ?",
             (
-                told.stage, told.done_bytes, told.size_bytes, told.reason[:500], now_s,
-                now_s if moved else found["moved_s"], told.rev, device,
+                told.stage, told.done_bytes, told.size_bytes, told.reason[:500],
+                0.0 if moved else found["stood_s"], told.rev, device,
             ),
         )  # fmt: skip
         return True
 
-    def came_online(self, device: str, now_s: float) -> None:
-        """A device is back: its standstill is over."""
-        self._db.execute("UPDATE members SET moved_s = ? WHERE device = ? AND told_s IS NOT NULL", (now_s, device))
+    def were_online(self, rollout: Rollout, devices: Iterable[str], for_s: float) -> None:
+        """Count that devices under way were online for so long: kept here, so that a restart forgets none of it."""
+        with self._change():
+            self._db.executemany(
+                "UPDATE members SET online_s = online_s + ?1, stood_s = stood_s + ?1"
+                " WHERE rollout = ?2 AND device = ?3",
+                [(for_s, rollout.id, device) for device in devices],
+            )
 
     def judged(self, rollout: Rollout, fates: Mapping[str, Fate], now_s: float) -> None:
         """Write down what became of the devices, for whoever asks without hearing them."""
@@ -211,6 +229,13 @@ class RolloutStore:
         rows = self._db.execute("SELECT * FROM members WHERE rollout = ? ORDER BY place, device", (rollout.id,))
         return [_member(row) for row in rows]
 
+    def _add_newer(self) -> None:
+        with self._change():
+            there = {row["name"] for row in self._db.execute("PRAGMA table_info(members)")}
+            for column in _NEWER:
+                if column not in there:
+                    self._db.execute(f"ALTER TABLE members ADD COLUMN {column} REAL NOT NULL DEFAULT 0")
+
     @contextmanager
     def _change(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -235,5 +260,5 @@ def _member(row: sqlite3.Row) -> Member:
     stage = None if row["stage"] is None else UpdateStage(row["stage"])
     return Member(
         row["device"], row["place"], row["told_s"], stage, row["done_bytes"], row["size_bytes"], row["reason"],
-        row["begun_s"], row["moved_s"],
+        row["online_s"], row["stood_s"],
     )  # fmt: skip

@@ -216,6 +216,7 @@ def test_dead_letters_are_bounded_by_the_stores_bounds(path: Path) -> None:
 
 def test_nothing_is_passed_by_while_the_recorder_writes(path: Path, store: Store, backlog: Backlog) -> None:
     """A cursor that passed a number of one table while a lower one of another was not there yet would lose it."""
+    store.close()
     done = threading.Event()
 
     def write() -> None:
@@ -233,7 +234,9 @@ def test_nothing_is_passed_by_while_the_recorder_writes(path: Path, store: Store
             seen += [row.number for row in rows]
             assert backlog.settle(rows)
     thread.join()
-    assert seen == [number for number, _ in store.lines(0, 1000)] and len(seen) == 600
+    after = store_at(path)
+    assert seen == [number for number, _ in after.lines(0, 1000)] and len(seen) == 600
+    after.close()
 
 
 def test_a_store_that_is_not_there_or_of_another_release_is_told(tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         (400, b'{"error":"partial write: points beyond retention policy dropped=3"}', PointsRefused, "^points beyond"),
         (422, b'{"code":"unprocessable entity","message":"failure writing points"}', PointsRefused, "failure writing"),
+        (400, b"Client sent an HTTP request to an HTTPS server.", InfluxError, "http or https"),
+        (400, b"<html>The plain HTTP request was sent to HTTPS port</html>", InfluxError, "http or https"),
+        (400, b'{"error":"db name contains invalid character"}', InfluxError, "db name"),
         (413, b"<html>Request Entity Too Large</html>", TooLarge, "too large"),
         (403, b'{"message":"forbidden"}', Denied, "forbidden"),
         (404, b'{"code":"not found","message":"bucket \\"splitfleet\\" not found"}', NoDatabase, "create it"),

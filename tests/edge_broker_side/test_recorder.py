@@ -7,9 +7,11 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from edge_broker_side.broker import Broker
 from edge_broker_side.recorder import RecorderSettings, run
-from edge_broker_side.store import StoreSettings
+from edge_broker_side.store import Store, StoreCorrupt, StoreError, StoreSettings, open_store
 from edge_broker_side.totals import totals
 from tests.edge_broker_side.peers import Peer, Process, running
 from wire.channels import (
@@ -205,3 +207,34 @@ def test_a_store_damaged_while_running_is_replaced(mosquitto: Broker, site: str,
             peer.say(OUTCOMES, outcomes(3, 103))
             peer.take(0.1)
     assert totals(path, site).fleet.outcomes["edge"] > 0
+
+
+def test_damage_that_only_trimming_meets_sets_the_store_aside_too(
+    mosquitto: Broker, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_broker_side.recorder.TRIM_EVERY_S", 0.0)
+    path, broken = tmp_path / "records.sqlite", [True, True]
+    was_trim, was_open = Store.trim, open_store
+
+    def trim(store: Store) -> int:
+        if broken[0]:
+            broken[0] = False
+            raise StoreCorrupt(f"{path} is damaged: a page nobody writes to")
+        return was_trim(store)
+
+    def opened(settings: StoreSettings) -> Store:
+        if not broken[0] and broken[1]:
+            broken[1] = False
+            raise StoreError("the disk is full")
+        return was_open(settings)
+
+    monkeypatch.setattr(Store, "trim", trim)
+    monkeypatch.setattr("edge_broker_side.recorder.open_store", opened)
+    with running(run, recorder(mosquitto, site, path)), Peer(mosquitto, site, RECORDED) as peer:
+        while not list(tmp_path.glob("records.damaged-*")):
+            peer.take(0.1)
+        while Recorded(1, 7) not in peer.of(RECORDED):
+            peer.say(OUTCOMES, outcomes(7, 1))
+            peer.take(0.1)
+    assert broken == [False, False]
+    assert totals(path, site).fleet.outcomes["edge"] == 1

@@ -35,6 +35,7 @@ from edge_broker_side.store import (
     StoreSettings,
     open_store,
 )
+from edge_broker_side.store_bounds import MAX_FOLDED
 from edge_broker_side.totals import totals
 from wire.errors import PayloadError
 from wire.messages import (
@@ -373,3 +374,34 @@ def test_a_frame_with_an_unknown_plan_is_refused() -> None:
         row = FrameOutcome(1, Outcome.EDGE, plan, 1, 1.0)
         with pytest.raises(PayloadError):
             list(inference_points("s", "d", Outcomes(1, 1, 1, (PLAN,), (row,))))
+
+
+def test_a_second_writer_is_refused_since_both_would_give_the_same_numbers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_broker_side.store.LOCK_PATIENCE_S", 0.1)
+    first = open_at(path)
+    with pytest.raises(StoreError, match="another recorder"):
+        open_at(path)
+    first.close()
+    open_at(path).close()
+
+
+def test_a_device_that_thinks_of_ever_new_reasons_neither_stops_nor_fills_the_store(path: Path) -> None:
+    store = open_at(path)
+    most = 2**40
+    for n in range(5):
+        put(store, batch(session=1, captured=most), folded=tuple(("dropped", f"r{n}-{i}", most) for i in range(90)))
+    put(store, batch(outcome(1)), device="honest")
+    for session in range(1, 1105):  # so many sessions are added up
+        put(store, batch(session=session, captured=most), folded=(("dropped", f"s{session}", most),))
+    store.trim()
+    put(store, batch(outcome(2), session=2000))
+    store.close()
+    told = totals(path, "plant")
+    assert told.devices["honest"].outcomes["edge"] == 1
+    with sqlite3.connect(path) as db:
+        by_session = dict(db.execute("SELECT session, count(*) FROM folded GROUP BY session"))
+    db.close()
+    assert by_session[0] == 1, "without the reasons"
+    assert max(by_session.values()) <= MAX_FOLDED

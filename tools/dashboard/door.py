@@ -7,7 +7,6 @@ import logging
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from markupsafe import Markup
@@ -156,13 +155,13 @@ class Door:
     async def _login(self, request: Request) -> Response:
         if request.method != "POST":
             return self._form("", 200)
+        given = await _password_of(request)  # before counting: from here on nothing may come in between
         address, now_s = request.client.host if request.client else "", self._clock()
         wait_s = self._attempts.wait_s(address, now_s)
         if wait_s > 0:
             answer = self._form(f"Too many wrong passwords: try again in {wait_s:.0f} s.", 429)
             answer.headers["retry-after"] = str(int(wait_s) + 1)
             return answer
-        given = await _password_of(request)
         if self._password is None or not hmac.compare_digest(given.encode(), self._password.encode()):
             self._attempts.failed(address, now_s)
             log.warning("a wrong password from %s", address)
@@ -189,11 +188,9 @@ class Door:
     def _signed_in(self, headers: Mapping[str, str]) -> bool:
         if self._password is None:
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and self._sessions.holds(cookie.value, self._clock())
+        # By hand: SimpleCookie gives up at the first cookie of somebody else that it does not like.
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return any(name == COOKIE and self._sessions.holds(value, self._clock()) for name, _, value in pairs)
 
 
 def _host_of(netloc: str) -> str:

@@ -43,7 +43,8 @@ def accuracy_key(sheet: KpiSheet, figures: Figures) -> str | None:
     wanted = ["accuracy", "accuracy_catalog"]
     if sheet.accuracy == "catalog":
         wanted.reverse()
-    return next((key for key in wanted if len(figures.frames) and (figures.count[key] > 0).all()), None)
+    whole = [place for place, stretch in enumerate(figures.stretches) if stretch.is_whole]
+    return next((key for key in wanted if whole and (figures.count[key][whole] > 0).all()), None)
 
 
 def frames_per_second(figures: Figures, devices: int) -> float:

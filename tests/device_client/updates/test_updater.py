@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from device_client.updates.shelf import Shelf
 from device_client.updates.trial import Board, Trial
-from tests.device_client.updates.board import Client, Disk
+from tests.device_client.updates.board import Client, Disk, PowerCut
 from tests.device_client.updates.bundles import Made, Site, bundle_of, contents_of
 from tflite_models.catalog import load_folder
 from wire.messages import Chunk, Fetch, Installed, Update, UpdateStage
@@ -76,6 +77,63 @@ def test_a_download_goes_on_where_it_was(
     assert again.asked[0].offset == 8192
     again.turn(newer)
     assert again.until_ended(newer).stage is S.ACTIVE
+
+
+def crash_in_self_test(client: Client, made: Made) -> None:
+    """Go on until the self-test begins, which the client does not outlive."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "_prove", crash)
+        with pytest.raises(PowerCut):
+            client.until_ended(made)
+
+
+def crash(_: object) -> str:
+    raise PowerCut
+
+
+def test_a_self_test_that_takes_the_board_down_twice_is_not_begun_again(
+    client: Client, newer: Made, models: Path, signer: Site, tmp_path: Path, old: str
+) -> None:
+    client.want(newer.update())
+    crash_in_self_test(client, newer)
+    for _ in range(3):  # starts at which nothing is heard of the broker are not the bundle's fault
+        again = Client(tmp_path / "updates", models, signer.public)
+    again.carry_out(again.updater.wanted(newer.update(), 0.0))
+    crash_in_self_test(again, newer)
+    for _ in range(2):
+        last = Client(tmp_path / "updates", models, signer.public)
+        told = last.told[-1]
+        assert (told.stage, told.rev, told.bundle) == (S.FAILED, 1, newer.manifest.bundle)
+        assert told.reason == "the board started anew during the self-test"
+        assert last.updater.wanted(newer.update(), 0.0) == []
+        last.turn(newer)
+        assert last.asked == [] and last.serves() == old
+    assert last.want(newer.update(rev=2)).stage is S.QUEUED, "another attempt is one"
+    assert last.until_ended(newer).stage is S.ACTIVE
+
+
+def test_one_power_cut_in_the_self_test_costs_nothing(
+    client: Client, newer: Made, newest: Made, models: Path, signer: Site, tmp_path: Path
+) -> None:
+    client.want(newer.update())
+    crash_in_self_test(client, newer)
+    again = Client(tmp_path / "updates", models, signer.public)
+    again.want(newest.update(rev=2))
+    crash_in_self_test(again, newest)
+    last = Client(tmp_path / "updates", models, signer.public)
+    last.carry_out(last.updater.wanted(newest.update(rev=2), 0.0))
+    assert last.until_ended(newest).stage is S.ACTIVE, "the other bundle's test was counted with this one's"
+    assert last.shelf.held.testing is None
+
+
+def test_the_state_of_an_older_client_is_read(client: Client, newer: Made, models: Path, tmp_path: Path) -> None:
+    client.want(newer.update())
+    client.until_ended(newer)
+    file = tmp_path / "updates" / "state.json"
+    raw = json.loads(file.read_bytes())
+    del raw["testing"]
+    file.write_text(json.dumps(raw))
+    assert Shelf(tmp_path / "updates", models).held.kept == {"tiny": newer.manifest.bundle}
 
 
 def test_the_next_bytes_are_asked_for_when_the_last_are_on_disk_and_not_faster_than_allowed(

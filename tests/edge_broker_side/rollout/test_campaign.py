@@ -26,6 +26,7 @@ from edge_broker_side.rollout.campaign import (
     parse_share,
     parse_stages,
     place_of,
+    spent,
 )
 from wire.messages import UpdateStage
 
@@ -39,75 +40,91 @@ def fleet(size: int) -> list[Member]:
     return [Member(f"cam-{n:03}", n / size) for n in range(size)]
 
 
-def told(member: Member, stage: UpdateStage | None = None, at_s: float = 0.0) -> Member:
-    return dataclasses.replace(member, told_s=at_s, stage=stage, moved_s=at_s)
+def told(member: Member, stage: UpdateStage | None = None, stood_s: float = 0.0, online_s: float = 0.0) -> Member:
+    online_s = max(online_s, stood_s)
+    return dataclasses.replace(member, told_s=0.0, stage=stage, stood_s=stood_s, online_s=online_s)
 
 
 @pytest.mark.parametrize(
-    ("member", "sight", "now_s", "expected"),
+    ("member", "sight", "expected"),
     [
-        (Member("a", 0), HAS, 0.0, Fate.UNTOLD),
-        (told(Member("a", 0)), HERE, 59.0, Fate.UNDER_WAY),
-        (told(Member("a", 0)), HERE, 61.0, Fate.OVERDUE),
-        (told(Member("a", 0), S.DOWNLOADING, 40.0), HERE, 61.0, Fate.UNDER_WAY),
-        (told(Member("a", 0), S.TRIAL), HERE, 61.0, Fate.OVERDUE),
-        (told(Member("a", 0), S.TRIAL), ABSENT, 9999.0, Fate.OFFLINE),
-        (told(Member("a", 0), S.ACTIVE), HAS, 9999.0, Fate.ACTIVE),
-        (told(Member("a", 0), S.ACTIVE), Sight(online=False, holds=True), 9999.0, Fate.ACTIVE),
-        (told(Member("a", 0), S.ACTIVE), HERE, 10.0, Fate.UNDER_WAY),  # it says so, its capabilities do not
-        (told(Member("a", 0), S.ACTIVE), HERE, 61.0, Fate.OVERDUE),
-        (told(Member("a", 0), S.FAILED), HERE, 0.0, Fate.FAILED),
-        (told(Member("a", 0), S.ROLLED_BACK), ABSENT, 0.0, Fate.ROLLED_BACK),
-        (dataclasses.replace(told(Member("a", 0), S.TRIAL, 601.0), begun_s=0.0), HERE, 602.0, Fate.OVERDUE),
+        (Member("a", 0), HAS, Fate.UNTOLD),
+        (told(Member("a", 0), None, 59.0), HERE, Fate.UNDER_WAY),
+        (told(Member("a", 0), None, 61.0), HERE, Fate.OVERDUE),
+        (told(Member("a", 0), S.DOWNLOADING, 21.0, 61.0), HERE, Fate.UNDER_WAY),
+        (told(Member("a", 0), S.TRIAL, 61.0), HERE, Fate.OVERDUE),
+        (told(Member("a", 0), S.TRIAL, 61.0), ABSENT, Fate.OFFLINE),
+        (told(Member("a", 0), S.ACTIVE, 61.0), HAS, Fate.ACTIVE),
+        (told(Member("a", 0), S.ACTIVE, 61.0), Sight(online=False, holds=True), Fate.ACTIVE),
+        (told(Member("a", 0), S.ACTIVE, 10.0), HERE, Fate.UNDER_WAY),  # it says so, its capabilities do not
+        (told(Member("a", 0), S.ACTIVE, 61.0), HERE, Fate.OVERDUE),
+        (told(Member("a", 0), S.FAILED), HERE, Fate.FAILED),
+        (told(Member("a", 0), S.ROLLED_BACK), ABSENT, Fate.ROLLED_BACK),
+        (told(Member("a", 0), S.TRIAL, 1.0, 601.0), HERE, Fate.OVERDUE),
     ],
 )
-def test_what_became_of_a_device(member: Member, sight: Sight, now_s: float, expected: Fate) -> None:
-    assert fate(member, sight, TERMS, now_s) is expected
+def test_what_became_of_a_device(member: Member, sight: Sight, expected: Fate) -> None:
+    assert fate(member, sight, TERMS) is expected
+
+
+@pytest.mark.parametrize(
+    ("lost", "success", "max_errors", "told_why"),
+    [
+        (1, 0.9, 0.1, ""),
+        (2, 0.8, 0.1, "2 of 10 devices failed or were rolled back, at most 10 % may"),
+        (2, 0.9, 0.5, "2 of 10 devices failed or were rolled back, 90 % must be active"),
+    ],
+)
+def test_what_is_lost_stays_lost(lost: int, success: float, max_errors: float, told_why: str) -> None:
+    terms = dataclasses.replace(TERMS, success=success, max_errors=max_errors)
+    members = [told(m, S.ROLLED_BACK if n < lost else S.TRIAL, 999.0) for n, m in enumerate(fleet(10))]
+    assert spent(terms, members) == told_why
+    assert spent(terms, fleet(10)) == ""
 
 
 def test_a_stage_tells_its_share_lowest_places_first() -> None:
     members = fleet(20)
-    assert next_step(TERMS, 0, members[::-1], {}, 0.0) == Tell(("cam-000", "cam-001"))
-    assert next_step(TERMS, 0, fleet(3), {}, 0.0) == Tell(("cam-000",))
-    assert next_step(TERMS, 0, [], {}, 0.0) == Wait("no device fits yet")
+    assert next_step(TERMS, 0, members[::-1], {}) == Tell(("cam-000", "cam-001"))
+    assert next_step(TERMS, 0, fleet(3), {}) == Tell(("cam-000",))
+    assert next_step(TERMS, 0, [], {}) == Wait("no device fits yet")
 
 
 def test_a_stage_waits_then_passes_and_the_last_one_ends() -> None:
     members = [told(m, S.ACTIVE) for m in fleet(10)]
     sights = {m.device: HAS for m in members}
     under_way = [told(members[0], S.TESTING), *members[1:]]
-    assert next_step(TERMS, 2, under_way, sights, 1.0) == Wait("1 of 10 devices are under way")
-    assert next_step(TERMS, 1, members, sights, 1.0) == NextStage()
-    assert next_step(TERMS, 2, members, sights, 1.0) == Done()
+    assert next_step(TERMS, 2, under_way, sights) == Wait("1 of 10 devices are under way")
+    assert next_step(TERMS, 1, members, sights) == NextStage()
+    assert next_step(TERMS, 2, members, sights) == Done()
 
 
 def test_one_failure_too_many_stops_at_once_whoever_is_still_under_way() -> None:
     members = [told(m, S.DOWNLOADING) for m in fleet(10)]
     sights = {m.device: HERE for m in members}
     members[0] = told(members[0], S.FAILED)
-    assert isinstance(next_step(TERMS, 2, members, sights, 1.0), Wait)
+    assert isinstance(next_step(TERMS, 2, members, sights), Wait)
     members[1] = told(members[1], S.ROLLED_BACK)
-    step = next_step(TERMS, 2, members, sights, 1.0)
+    step = next_step(TERMS, 2, members, sights)
     assert step == Stop("1 failed and 1 rolled back of 10 devices, at most 10 % may fail")
 
 
 def test_too_few_successes_stop_a_stage_once_all_have_ended() -> None:
     terms = dataclasses.replace(TERMS, max_errors=1.0)
     members = [told(m, S.FAILED if n < 2 else S.ACTIVE) for n, m in enumerate(fleet(10))]
-    step = next_step(terms, 2, members, {m.device: HAS for m in members}, 1.0)
+    step = next_step(terms, 2, members, {m.device: HAS for m in members})
     assert step == Stop("8 of 10 devices are active, at least 90 % must be")
 
 
 def test_devices_offline_hold_nothing_up_unless_all_are() -> None:
     members = [told(m, S.ACTIVE if n < 3 else None) for n, m in enumerate(fleet(10))]
     online = {m.device: HAS for m in members[:3]}
-    assert next_step(TERMS, 2, members, online, 9999.0) == Done()
-    assert next_step(TERMS, 2, members[3:], {}, 9999.0) == Wait("none of the 7 devices told is online")
+    assert next_step(TERMS, 2, members, online) == Done()
+    assert next_step(TERMS, 2, members[3:], {}) == Wait("none of the 7 devices told is online")
 
 
 def test_a_device_that_joins_in_the_last_stage_is_told() -> None:
     members = [*(told(m, S.ACTIVE) for m in fleet(10)), Member("new", 0.05)]
-    assert next_step(TERMS, 2, members, {}, 1.0) == Tell(("new",))
+    assert next_step(TERMS, 2, members, {}) == Tell(("new",))
 
 
 def test_who_comes_first_is_drawn_by_lot_and_stays_so() -> None:
@@ -131,18 +148,17 @@ def test_every_roll_out_comes_to_an_end_and_never_tells_more_than_it_may(
 ) -> None:
     """Whatever devices do, it is done, stopped, or waits for devices that are all away; bad ones are bounded."""
     terms = dataclasses.replace(TERMS, success=success, max_errors=max_errors)
-    members, stage, now_s = fleet(size), 0, 0.0
+    members, stage = fleet(size), 0
     sights = {m.device: HAS if here else ABSENT for m, here in zip(members, online, strict=False)}
     for _ in range(50):
-        now_s += terms.limit_s + 1
-        step = next_step(terms, stage, members, sights, now_s)
+        members = [dataclasses.replace(m, stood_s=m.stood_s + terms.limit_s + 1) for m in members]
+        step = next_step(terms, stage, members, sights)
         match step:
             case Tell(devices):
                 before = sum(m.told_s is not None for m in members)
                 assert before + len(devices) <= max(1, -(-terms.stages[stage] * size // 1)) + 1e-9
                 members = [
-                    told(m, ends[n] if online[n] else None, now_s) if m.device in devices else m
-                    for n, m in enumerate(members)
+                    told(m, ends[n] if online[n] else None) if m.device in devices else m for n, m in enumerate(members)
                 ]
             case NextStage():
                 stage += 1
@@ -152,7 +168,7 @@ def test_every_roll_out_comes_to_an_end_and_never_tells_more_than_it_may(
                 break
     else:
         raise AssertionError(f"still {step}")
-    fates = count(members, sights, terms, now_s)
+    fates = count(members, sights, terms)
     if isinstance(step, Done):
         assert not fates[Fate.UNTOLD] and not fates[Fate.UNDER_WAY]
         ended = fates[Fate.ACTIVE] + fates[Fate.FAILED] + fates[Fate.ROLLED_BACK] + fates[Fate.OVERDUE]

@@ -168,3 +168,39 @@ def test_sessions_are_bounded_the_oldest_goes() -> None:
     assert not sessions.holds(tokens[0], 1.0) and sessions.holds(tokens[1], 1.0) and sessions.holds(tokens[-1], 1.0)
     assert not sessions.holds("", 1.0)
     assert len({Sessions().begin(0.0) for _ in range(50)}) == 50
+
+
+def test_guesses_sent_all_at_once_are_counted_like_any_others() -> None:
+    house = House()
+    held, statuses = asyncio.Event(), []
+
+    async def guess() -> None:
+        async def receive() -> Any:
+            await held.wait()  # the head has come, the form is held back
+            return {"type": "http.request", "body": b"password=wrong"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http", "path": "/login", "raw_path": b"/login", "query_string": b"", "method": "POST",
+            "scheme": "http", "headers": [(b"host", b"edge:8080")], "client": ("10.0.0.9", 5), "server": ("edge", 8080),
+        }  # fmt: skip
+        await house.door(scope, receive, send)
+
+    async def all_at_once() -> None:
+        guesses = [asyncio.create_task(guess()) for _ in range(50)]
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(*guesses)
+
+    asyncio.run(all_at_once())
+    assert statuses.count(403) == ATTEMPTS
+    assert statuses.count(429) == 50 - ATTEMPTS
+
+
+def test_cookies_of_others_on_the_same_host_do_not_lock_anybody_out() -> None:
+    house = House()
+    cookie = house.sign_in(PASSWORD).cookie
+    assert house.ask(cookie=f'prefs={{"a": 1}}; a[0]=1; {cookie}').status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -103,6 +104,32 @@ def test_the_first_boot_script_cleans_up_and_keeps_what_failed(bundle: Bundle, t
     assert not (boot / "firstrun.sh").exists()
     assert "pip could not install the packages" in (boot / "splitfleet.log").read_text()
     assert (boot / "splitfleet" / "install.sh").exists(), "nothing is left to try again with"
+
+
+def test_a_first_boot_that_lost_its_power_is_made_again(bundle: Bundle, tmp_path: Path) -> None:
+    boot = tmp_path / "boot"
+    shutil.copytree(bundle.folder, boot / "splitfleet")
+    shutil.copy(bundle.folder / "firstrun.sh", boot)
+    (boot / "cmdline.txt").write_text(f"{LINE} {RUN}\n")
+    installer = boot / "splitfleet" / "install.sh"
+
+    installer.write_text("kill -9 0\n")  # everything that runs in this session
+    done = subprocess.run(["sh", str(boot / "firstrun.sh")], start_new_session=True, check=False)
+    assert done.returncode == -9
+    assert (boot / "cmdline.txt").read_text() == f"{LINE} {RUN}\n" and (boot / "firstrun.sh").exists()
+
+    installer.write_text("exit 0\n")
+    cut = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    (tmp_path / "rm").write_text(f"#!/bin/sh\n/bin/rm {boot}/splitfleet/bundle.env\nkill -9 0\n")
+    (tmp_path / "rm").chmod(0o755)
+    done = subprocess.run(["sh", str(boot / "firstrun.sh")], env=cut, start_new_session=True, check=False)
+    assert done.returncode == -9 and list((boot / "splitfleet").rglob("*key.pem"))
+    assert (boot / "cmdline.txt").read_text() == f"{LINE} {RUN}\n"
+
+    installer.write_text("exit 2\n")  # as it would say of half a bundle
+    subprocess.run(["sh", str(boot / "firstrun.sh")], start_new_session=True, check=True)
+    assert {path.name for path in boot.iterdir()} == {"cmdline.txt", "splitfleet.log"}, "the key was left behind"
+    assert (boot / "cmdline.txt").read_text() == f"{LINE}\n"
 
 
 def test_a_full_card(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,17 @@ import pytest
 from tools.flash.bundle import BOARD, Bundle
 from tools.flash.paths import DATA, SETTINGS
 
+PYTHON = """[ "$1" = -m ] || { echo 3.11; exit; }
+for last; do :; done
+mkdir -p "$last/bin"
+printf '#!/bin/sh\\n' > "$last/bin/python"
+chmod +x "$last/bin/python\""""
+"""A Python whose environments accept everything: the real ones are in tests/e2e/test_flash.py."""
+
 
 def install(bundle: Path, prefix: Path | None, fakes: Path, *arguments: str, **answers: str) -> tuple[int, str]:
     """Run the installer where some commands answer otherwise; return its code and what it said on stderr."""
-    fakes.mkdir()
+    fakes.mkdir(exist_ok=True)
     for name, answer in answers.items():
         command = fakes / name.replace("_", ".")
         command.write_text(f"#!/bin/sh\n{answer}\n")
@@ -97,6 +105,48 @@ def test_a_client_that_cannot_be_installed_leaves_no_half_release(bundle: Bundle
     assert not list((code_folder / "releases").glob("[0-9]*[!w]")), "a half release has its final name"
 
 
+@pytest.mark.parametrize("what", ["settings", "key", "model", "release", "cut"])
+def test_what_is_flashed_goes_before_earlier_updates(bundle: Bundle, tmp_path: Path, what: str) -> None:
+    board = tmp_path / "board"
+    state = board / DATA.lstrip("/") / "state"
+    again = partial(install, bundle.folder, board, tmp_path / "fakes", python3_11=PYTHON)
+    assert again()[0] == 0
+    kept = state / "updates" / "state.json"
+    for words in ("of before", "of now"):
+        kept.parent.mkdir()
+        kept.write_text(words)
+        assert again()[0] == 0 and kept.read_text() == words, "the same once more changes nothing"
+        match what:
+            case "settings":
+                (board / SETTINGS.lstrip("/") / "device.toml").write_text(words)
+            case "key":
+                (board / SETTINGS.lstrip("/") / "tls" / "bundles.pem").write_text(words)
+            case "model":
+                (model,) = (board / DATA.lstrip("/") / "models").glob("*/model.tflite")
+                model.write_bytes(words.encode())
+            case "release":
+                current = board / "opt/splitfleet/current"
+                current.unlink()
+                current.symlink_to("releases/other")
+            case "cut":  # the settings are changed already; the power went before the updates were set aside
+                (board / SETTINGS.lstrip("/") / "device.toml").write_text(words)
+                assert again(readlink="kill -9 $PPID")[0] != 0 and kept.exists()
+                (tmp_path / "fakes" / "readlink").unlink()
+        assert again()[0] == 0
+        assert not kept.exists() and (state / "updates.before" / "state.json").read_text() == words
+    assert not list((board / DATA.lstrip("/")).glob(".anew"))
+
+
+def test_a_release_is_on_the_disk_before_it_has_its_name(bundle: Bundle, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    answers = {"sync": f"echo sync >> {log}", "mv": f'echo mv "$@" >> {log}; exec /bin/mv "$@"'}
+    code, _ = install(bundle.folder, tmp_path / "board", tmp_path / "fakes", python3_11=PYTHON, **answers)
+    assert code == 0
+    steps = log.read_text().splitlines()
+    (renamed,) = (n for n, step in enumerate(steps) if step.startswith("mv") and "/releases/" in step)
+    assert steps[:renamed][-1:] == ["sync"]
+
+
 @pytest.mark.parametrize("arguments", [("--prefix",), ("--prefix", "relative"), ("--prefix", "/a b"), ("--what",)])
 def test_unknown_words(bundle: Bundle, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, said = install(bundle.folder, None, tmp_path / "fakes", *arguments)
@@ -111,4 +161,5 @@ def test_systemd_accepts_the_service(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     settings = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z]\w+=", line))
     assert settings["ExecStart"].endswith(f"-m device_client {SETTINGS}/device.toml")
+    assert settings["OOMPolicy"] == "continue", "a self-test that takes too much would take the client with it"
     assert settings["ReadWritePaths"] == DATA and settings["Type"] == "notify"

@@ -96,6 +96,17 @@ def test_wrong_answers_come_from_labels_else_from_the_catalog_else_they_are_left
     assert (accuracy_key(SHEET, both), accuracy_key(catalog, both)) == ("accuracy", "accuracy_catalog")
 
 
+def test_a_block_that_was_broken_off_does_not_take_the_right_answers_away() -> None:
+    told = by_hand(2)
+    (*whole, last) = told.stretches
+    broken = dataclasses.replace(
+        told,
+        stretches=(*whole, dataclasses.replace(last, is_whole=False)),
+        count=dict(told.count) | {"accuracy": np.array([45.0, 100.0, 45.0, 0.0])},
+    )
+    assert accuracy_key(SHEET, broken) == "accuracy"
+
+
 def test_frames_per_second_are_those_of_one_device_in_the_measured_time() -> None:
     assert frames_per_second(by_hand(), 3) == pytest.approx(300 / (2 * 20 * 3))
     assert frames_per_second(by_hand(), 0) == 0.0

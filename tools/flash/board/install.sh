@@ -93,13 +93,17 @@ else
     PYTHONWARNINGS=ignore "$release.new/bin/python" "$(echo "$here"/wheels/pip-*.whl)/pip" install --quiet --no-index --no-deps \
         --isolated --no-cache-dir --disable-pip-version-check --root-user-action=ignore --find-links "$here/wheels" \
         --require-hashes --requirement "$here/requirements.txt" || die "pip could not install the packages: is the disk full? ($(df -h "$code" | tail -n 1))"
+    sync  # else a power cut could keep the new name and lose what the files hold
     mv "$release.new" "$release"
 fi
 
 # -- settings, certificate, models ---------------------------------------------------------------------------------------
 mkdir -p "$settings/tls" "$data/models" "$data/state"
+# Whatever is flashed anew goes before the updates of before. The note outlives a power cut between the change and its end.
+anew() { : > "$data/.anew"; sync; }
 [ -z "$PICTURES" ] || mkdir -p "$prefix$PICTURES"
 sed -e "s|\"/etc/splitfleet/|\"$settings/|" -e "s|\"/var/lib/splitfleet/|\"$data/|" "$here/device.toml" > "$settings/.device.toml"
+cmp -s "$settings/.device.toml" "$settings/device.toml" || anew
 if [ -e "$settings/device.toml" ] && ! cmp -s "$settings/.device.toml" "$settings/device.toml"; then
     cp -p "$settings/device.toml" "$settings/device.toml.before"
     say "other settings than before; the old ones are in $settings/device.toml.before"
@@ -108,12 +112,14 @@ put "$settings/.device.toml" "$settings/device.toml" 640 "root:$group"
 rm "$settings/.device.toml"
 for file in "$here"/tls/*; do
     [ -e "$file" ] || continue
+    case "$file" in */bundles.pem) cmp -s "$file" "$settings/tls/bundles.pem" || anew ;; esac
     case "$file" in *key.pem) mode=600 ;; *) mode=644 ;; esac
     (umask 077; put "$file" "$settings/tls/$(basename "$file")" "$mode" "$user:$group")
 done
 for model in "$here"/models/*; do
     version="$(basename "$model")"
     if ! diff -rq "$model" "$data/models/$version" >/dev/null 2>&1; then
+        anew
         rm -rf "$data/models/.$version.new" "$data/models/.$version.old"
         cp -R "$model" "$data/models/.$version.new"
         [ ! -e "$data/models/$version" ] || mv "$data/models/$version" "$data/models/.$version.old"
@@ -145,6 +151,7 @@ for folder in load_catalog(settings.models, check_hash=True).folders.values():
 CHECK
 before="$(readlink "$code/current" || true)"
 if [ "$before" != "releases/$RELEASE" ]; then
+    anew
     ln -sfn "releases/$RELEASE" "$code/.current"
     mv -fT "$code/.current" "$code/current"
     for other in "$code"/releases/*; do  # the one before stays, to go back to
@@ -152,6 +159,17 @@ if [ "$before" != "releases/$RELEASE" ]; then
     done
 fi
 sync
+if [ -e "$data/.anew" ]; then
+    if [ -e "$data/state/updates" ]; then
+        # A client that still runs would go on writing there.
+        if [ -n "$service" ]; then systemctl stop splitfleet-device.service 2>/dev/null || true; fi
+        rm -rf "$data/state/updates.before"
+        mv "$data/state/updates" "$data/state/updates.before"
+        say "what was flashed goes before earlier updates; they are set aside in $data/state/updates.before"
+        sync
+    fi
+    rm -f "$data/.anew"
+fi
 
 if [ -n "$service" ]; then
     put "$here/splitfleet-device.service" /etc/systemd/system/splitfleet-device.service 644 root:root
