@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -11,10 +12,20 @@ from hypothesis import HealthCheck, settings
 from edge_broker_side.broker import Broker
 from tests.brokers import KINDS, launch
 from tools.metrics_servers import MetricsServer
+from wire.signals import SIGNALS
 
 # A busy machine must not turn a property test into a timing test.
 settings.register_profile("splitfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("splitfleet")
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """A command that runs in the tests' own process leaves no handler of its signals behind."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

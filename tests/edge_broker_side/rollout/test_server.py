@@ -197,7 +197,8 @@ def test_a_server_that_was_away_goes_on_where_it_was(
         with serving(settings):
             store = RolloutStore(settings.store)
             until(lambda: store.get(rollout.id).status is Status.DONE, "the end")
-            assert store.fates(rollout) == {"cam-1": Fate.ACTIVE}
+            # What is retained may come after the end: of a device that counts as offline until then.
+            until(lambda: store.fates(rollout) == {"cam-1": Fate.ACTIVE}, "the device's word")
             store.close()
 
 

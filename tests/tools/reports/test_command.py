@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from edge_broker_side.errors import EdgeError
 from edge_broker_side.store import Store, StoreSettings
+from edge_broker_side.store_file import rows_after
 from policy.errors import PolicyError
 from tests.edge_broker_side.reporting.sites import BEGAN_MS, SITE, frames
 from tests.servers import database_of
@@ -85,9 +87,11 @@ def test_table_tells_everything_and_can_be_written_to_a_file(run: Run) -> None:
 
 def test_the_server_tells_the_same_by_the_command(run: Run, home: Path, influxd: MetricsServer) -> None:
     database = "report-command"
-    store = Store(StoreSettings(str(home / "sites" / SITE / "points.sqlite")))
-    with closing(store), database_of(influxd, database) as server:
-        server.write([line for _, line in store.lines(0, 10**6)])
+    with (
+        closing(sqlite3.connect(home / "sites" / SITE / "points.sqlite")) as db,
+        database_of(influxd, database) as server,
+    ):
+        server.write([row.line for row in rows_after(db, 0, 10**6)])
     remote = document(run, "--source", "influx", "--influx", influxd.url, "--database", database, "--site", SITE)
     local = document(run)
     assert influxd.url in remote["source"]
