@@ -42,14 +42,15 @@ class Run:
 def report(
     points: Annotated[int, typer.Option(min=1, help="Inference points of the store, drawn at random.")] = 1_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="Reports, one behind the other.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
 ) -> None:
     """Measure how long every figure of a report over a store takes, and how much memory. Keep the machine idle.
 
-    Example: splitfleet bench report --points 1000000 --json
+    Example: splitfleet bench report --points 1000000 --json report.json
     """
-    from tools.output import print_json, print_table, progress_bar
+    from tools.output import check_writable, print_table, progress_bar
 
+    check_writable(json_file)
     with tempfile.TemporaryDirectory() as folder, progress_bar() as tell:
         path = Path(folder) / "points.sqlite"
         tell(f"writing {points:,} points", 0, repeats + 1)
@@ -61,9 +62,10 @@ def report(
             assert frames == points, f"the report is of {frames} frames"
             taken.append(figures)
         run = Run(points, path.stat().st_size / 1e6, *(tuple(column) for column in zip(*taken, strict=True)))
-    if as_json:
-        print_json({"measured": True, "target_s": TARGET_S, **asdict(run)})
-        return
+    if json_file is not None:
+        json_file.write_text(
+            json.dumps({"measured": True, "target_s": TARGET_S, **asdict(run)}, indent=2) + "\n", "utf-8"
+        )
     print_table(
         "a report over the recorder's store (measured; median and range of the repeats)",
         ["points", "store, MB", "s", "processor, s", "peak memory, MB", "target, s"],
