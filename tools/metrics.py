@@ -26,7 +26,9 @@ app = typer.Typer(
     help="Tell what is stored, what waits for the metrics server and what it refused; send it again.",
 )
 
-Site = Annotated[str, typer.Option("--site", help="Name of the site.")]
+Site = Annotated[
+    str, typer.Option("--site", help="Name of the site [the one written last on this machine].", show_default=False)
+]
 Settings = Annotated[
     Path | None,
     typer.Option("--settings", help="The recorder's settings [recorder.toml of the site].", show_default=False),
@@ -38,7 +40,7 @@ StoreFile = Annotated[
 
 @app.command()
 def status(
-    site: Site = "default",
+    site: Site = "",
     settings: Settings = None,
     store: StoreFile = None,
     influx: Annotated[
@@ -87,7 +89,7 @@ def replay(
         str | None, typer.Option("--since", help="Send again what was stored since: 90s, 30m, 24h, 7d.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Send again everything that is stored.")] = False,
-    site: Site = "default",
+    site: Site = "",
     settings: Settings = None,
     store: StoreFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -125,10 +127,13 @@ def _found(
     from edge_broker_side.influx_settings import InfluxSettings
     from edge_broker_side.recorder import RecorderSettings
     from tools.home import site_folder
+    from tools.reports.where import written_last
     from wire.settings import load_settings, settings_from
 
     server = None
     if store is None:
+        if settings is None and not site:
+            settings = written_last()
         file = settings or site_folder(site) / "recorder.toml"
         if settings is None and not file.exists():
             store = site_folder(site) / "records.sqlite"

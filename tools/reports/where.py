@@ -45,7 +45,7 @@ def find_place(site: str, settings: Path | None, store: Path | None, url: str, d
         return Place(site, influx=_server(None, url, database))
     why = ""
     if settings is None:
-        settings = site_folder(site) / SETTINGS if site else _written_last()
+        settings = site_folder(site) / SETTINGS if site else written_last()
         why = "" if site else f"site of {settings.parent}: of those on this machine it was written last"
         if not settings.is_file():
             raise NoPlace(
@@ -84,8 +84,8 @@ def _only_site(store: Path) -> str:
     return names[0]
 
 
-def _written_last() -> Path:
-    """Return the recorder's settings of the site on this machine whose store was written last."""
+def written_last() -> Path:
+    """Return the recorder's settings of the site on this machine whose store was written last; raises ``NoPlace``."""
     found = [(_written_s(path), path) for path in (home() / "sites").glob(f"*/{SETTINGS}")]
     if not found:
         raise NoPlace(
