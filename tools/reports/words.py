@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from edge_broker_side.reporting.assembly import MOST_DRAWN
-from edge_broker_side.reporting.figures import Figures, Ledger, Report
+from edge_broker_side.reporting.figures import Ledger, Report
 
 READING = (
     "Latency, stages, bytes and accuracy are measured. Energy says for every figure whether it was measured or"
@@ -83,11 +83,6 @@ def notes(told: Report) -> list[str]:
     if sum(bool(one.figures.frames) for one in told.devices) > MOST_DRAWN:
         found.append(f"Latency over time is told of the {MOST_DRAWN} devices with the most frames.")
     return found
-
-
-def energy_sources(figures: Figures) -> str:
-    """Say where the energy of some frames comes from."""
-    return " and ".join(one.source for one in figures.energy) or "none"
 
 
 def _some(names: list[str], most: int = 5) -> str:
